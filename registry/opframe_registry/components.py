@@ -1,0 +1,233 @@
+"""The contract between opframe and its plugins: the kinds of components and the values they exchange.
+
+A component is a final, frozen, keyword-only attrs class. Its fields are its keys in TOML, `name` is the
+value of `type`, its base class is its kind, the first line of its docstring is its help and `build` makes
+the live object. Nothing here imports torch, so that plugins can be listed in an instant.
+
+Shapes use one alphabet: B batch, T time, C channel, X Y Z grid; `*grid` is X, Y or X, Y, Z.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType, Protocol
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, gt, optional
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+Split = Literal["train", "test"]
+Location = NewType("Location", str)
+"""A path or an fsspec URL in a setting. A relative path is relative to the file it is written in."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, how much there is)."""
+
+
+@frozen(kw_only=True)
+class Metadata:
+    """What a set of trajectories is.
+
+    `channels` are all channels in the order in which `read` returns them, `predicted` those that a model
+    is to predict (the others are input only). `time_step` is in the equation's own unit of time.
+    """
+
+    trajectories: int
+    frames: int
+    grid: tuple[int, ...]
+    channels: tuple[str, ...]
+    predicted: tuple[str, ...]
+    boundary: str = "unknown"
+    time_step: float | None = None
+    source: str = ""
+    license: str = ""
+
+
+class Trajectories(Protocol):
+    """A dataset's live object. It travels to worker processes, so it pickles and opens files lazily."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+
+    def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames [start, stop) of one trajectory, shape (T, C, *grid). Raises DataError."""
+        ...
+
+
+@frozen(kw_only=True)
+class Fields:
+    """What data and model agree on.
+
+    `channels` names the slots of the channel axis; a slot that several datasets share carries all
+    their names. `history` frames go into a model, `horizon` frames come out of one call.
+    """
+
+    channels: tuple[str, ...]
+    grid: tuple[int, ...]
+    history: int
+    horizon: int = 1
+
+
+@frozen(kw_only=True, eq=False)
+class Prediction:
+    """What a backbone returns: `field` (B, horizon, C, *grid) and scalar penalties by name."""
+
+    field: Tensor
+    penalties: Mapping[str, Tensor] = attrs.field(factory=dict)
+
+
+@frozen(kw_only=True, eq=False)
+class Batch:
+    """Training windows on the model's grid.
+
+    `inputs` (B, history, C, *grid), `targets` (B, frames, C, *grid), `mask` broadcasts against the
+    targets, `dataset` (B,) says where a sample comes from and `seeds` (B,) is each sample's own seed,
+    a function of (seed, step, index in the global batch): random numbers drawn from it do not depend
+    on the number of processes or workers.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    mask: Tensor
+    dataset: Tensor
+    seeds: Tensor
+
+
+@frozen(kw_only=True)
+class Population:
+    """What a sampler knows of a dataset: how many trajectories and window starts, and its weight."""
+
+    trajectories: int
+    starts: int
+    weight: float
+
+
+@frozen
+class Window:
+    """One training sample: which dataset, which of its trajectories, at which frame it begins."""
+
+    dataset: int
+    trajectory: int
+    start: int
+
+
+class Order(Protocol):
+    """The windows of global batch number `step`: a pure function of its arguments."""
+
+    def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]: ...
+
+
+@frozen(kw_only=True)
+class Component(ABC):  # noqa: B024 - each kind has its own build
+    """Base of all kinds. Plugins derive from a kind, never from this."""
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings by the value of the key `size`; single keys override them."""
+
+
+@frozen(kw_only=True)
+class Dataset(Component):
+    """A set of trajectories of one equation, split into training and test."""
+
+    kind: ClassVar[str] = "dataset"
+    revision: ClassVar[int] = 1
+    """Raised when `prepare` comes to make other numbers from the same settings, so that old ones are not used."""
+    label: str = field(default="", metadata={"help": "name in tables and figures (default: the type)"})
+    weight: float = field(default=1.0, validator=gt(0.0), metadata={"help": "relative weight in balanced sampling"})
+    train: int | None = field(
+        default=None, validator=optional(gt(0)), metadata={"help": "training trajectories used (default: all)"}
+    )
+    test: int | None = field(
+        default=None, validator=optional(gt(0)), metadata={"help": "test trajectories used (default: all)"}
+    )
+    rollout: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "frames predicted in evaluation (default: all after the history)"},
+    )
+
+    @property
+    def title(self) -> str:
+        """The name in tables, figures and messages."""
+        return self.label or self.name
+
+    def prepare(self, cache: Path, progress: Progress) -> None:
+        """Make what `build` needs (solve, download) under `cache`, once. Called in one process only."""
+
+    @abstractmethod
+    def build(self, split: Split, cache: Path) -> Trajectories:
+        """Open one split. Raises DataError."""
+
+
+@frozen(kw_only=True)
+class Backbone(Component):
+    """A network that maps (B, T, C, *grid) to a Prediction."""
+
+    kind: ClassVar[str] = "backbone"
+
+    @abstractmethod
+    def build(self, fields: Fields) -> nn.Module:
+        """Make the network with fresh weights. Raises ConfigError where the fields do not fit it."""
+
+
+LossFunction = Callable[["nn.Module", Batch], "Mapping[str, Tensor]"]
+"""Named scalar losses of a batch; training minimises their sum."""
+
+
+@frozen(kw_only=True)
+class Objective(Component):
+    """What training minimises."""
+
+    kind: ClassVar[str] = "objective"
+    frames: int = field(default=1, validator=gt(0), metadata={"help": "frames predicted auto-regressively (T_ar)"})
+
+    @abstractmethod
+    def build(self, fields: Fields) -> LossFunction:
+        """Make the function that is called once a training step."""
+
+
+@frozen(kw_only=True)
+class Sampler(Component):
+    """Decides which windows make up each global batch."""
+
+    kind: ClassVar[str] = "sampler"
+
+    @abstractmethod
+    def build(self, populations: Sequence[Population]) -> Order:
+        """Make the order over the given datasets."""
+
+
+@frozen(kw_only=True)
+class Optimizer(Component):
+    """Updates the weights."""
+
+    kind: ClassVar[str] = "optimizer"
+    learning_rate: float = field(default=1e-3, validator=ge(0.0), metadata={"help": "peak learning rate"})
+
+    @abstractmethod
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the torch optimizer."""
+
+
+@frozen(kw_only=True)
+class Schedule(Component):
+    """The learning rate over training."""
+
+    kind: ClassVar[str] = "schedule"
+
+    @abstractmethod
+    def build(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Make the torch scheduler, stepped once after each of `steps` optimizer steps."""
+
+
+KINDS: tuple[type[Component], ...] = (Dataset, Backbone, Objective, Sampler, Optimizer, Schedule)
