@@ -1,0 +1,44 @@
+"""`opframe check`: what an experiment would do, found out without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from opframe import assembly
+from opframe.settings import Experiment
+from opframe_registry import DataError
+
+
+def check(experiment: Experiment, console: Console) -> None:
+    """Open the data and build the network. Raises OpframeError for whatever does not fit."""
+    missing = _missing(experiment)
+    for message in missing:
+        console.print(f"not ready: {message}", highlight=False, soft_wrap=True)
+    if missing:
+        console.print("the settings are valid; the data cannot be checked yet", highlight=False)
+        return
+    sources = assembly.open_sources(experiment)
+    for source in (*sources.train, *sources.zero_shot):
+        metadata = source.metadata
+        console.print(
+            f"{source.title}: {metadata.trajectories} trajectories of {metadata.frames} frames, "
+            f"grid {'x'.join(map(str, metadata.grid))}, channels {', '.join(metadata.channels)}",
+            highlight=False,
+        )
+    backbone = assembly.build_backbone(experiment, sources.fields)
+    weights = sum(weight.numel() for weight in backbone.parameters())
+    console.print(f"backbone {experiment.backbone.name}: {weights:,} parameters", highlight=False)
+    console.print("ready to run", highlight=False)
+
+
+def _missing(experiment: Experiment) -> list[str]:
+    """Why datasets cannot be opened, each once."""
+    messages: dict[str, None] = {}
+    for component in (*experiment.datasets, *experiment.zero_shot):
+        try:
+            component.build("test", Path(experiment.data.cache))
+        except DataError as error:
+            messages[str(error)] = None
+    return list(messages)

@@ -1,0 +1,182 @@
+"""The command line. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from opframe_registry import KINDS, Catalog, OpframeError, Plugin, discover
+
+if TYPE_CHECKING:
+    from opframe.settings import Experiment
+    from opframe_registry import Component
+
+MISTAKE = 2
+"""Exit code for what the person can mend."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted (the state is saved)."""
+    arguments = _parser().parse_args()
+    try:
+        sys.exit(arguments.command(arguments))
+    except OpframeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="opframe", description="Pre-train neural operators from a TOML file.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="train, evaluate and report what a config describes")
+    run.add_argument("config", type=Path)
+    run.add_argument("--resume", action="store_true", help="continue the run in the run folder")
+    run.add_argument("--nproc", type=int, default=1, metavar="N", help="train with N processes on this machine")
+    run.add_argument("--stop-at", type=int, metavar="STEP", help="stop after this step, saved, to be resumed")
+    check = commands.add_parser("check", help="say what is wrong with a config, or what it would do")
+    check.add_argument("config", type=Path)
+    for command in (run, check):
+        command.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override, as a.b=c"
+        )
+    show = commands.add_parser("show", help="the keys of a component")
+    show.add_argument("name", help="a name from 'opframe list'")
+    run.set_defaults(command=_run)
+    check.set_defaults(command=_check)
+    show.set_defaults(command=_show)
+    commands.add_parser("list", help="all installed components").set_defaults(command=_list)
+    schema = commands.add_parser("schema", help="JSON Schema of configs, for editors")
+    schema.add_argument("--markdown", action="store_true", help="the same as a page to read")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _list(_: argparse.Namespace) -> int:
+    from opframe.describe import summary
+
+    catalog, console = discover(), Console()
+    for kind in KINDS:
+        console.print(f"[bold]{kind.kind}[/bold]")
+        for plugin, item in catalog.offers(kind):
+            console.print(
+                f"  {item.name:22} {escape(summary(item))} [dim]({plugin.distribution})[/dim]", soft_wrap=True
+            )
+    for plugin in catalog.plugins:
+        if plugin.error:
+            console.print(f"[red]plugin {plugin.name} of {plugin.distribution}: {escape(plugin.error)}[/red]")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    catalog, console = discover(), Console()
+    found = _named(catalog, arguments.name)
+    if not found:
+        for kind in KINDS:
+            if arguments.name in catalog.names(kind):
+                catalog.get(kind, arguments.name)
+        names = ", ".join(name for kind in KINDS for name in catalog.names(kind))
+        raise OpframeError(f"unknown component '{arguments.name}'; installed: {names}")
+    for plugin, item in found:
+        _show_component(console, plugin, item)
+    return 0
+
+
+def _named(catalog: Catalog, name: str) -> list[tuple[Plugin, type[Component]]]:
+    return [pair for kind in KINDS for pair in catalog.offers(kind) if pair[1].name == name]
+
+
+def _show_component(console: Console, plugin: Plugin, item: type[Component]) -> None:
+    from inspect import cleandoc
+
+    from rich.table import Table
+
+    from opframe.describe import keys
+
+    console.print(f"[bold]{item.kind} {item.name}[/bold] from {plugin.distribution} (plugin {plugin.name})")
+    console.print(escape(cleandoc(item.__doc__ or "")), "\n")
+    table = Table("key", "type", "default", "help", title="keys", title_justify="left")
+    for key in keys(item):
+        table.add_row(key.name, key.type, key.default, key.help)
+    console.print(table)
+    for size, settings in item.presets.items():
+        console.print(f'size = "{size}": ' + ", ".join(f"{key} = {value}" for key, value in settings.items()))
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from opframe.describe import markdown
+    from opframe.schema import json_schema
+
+    catalog = discover()
+    print(markdown(catalog) if arguments.markdown else json.dumps(json_schema(catalog), indent=2))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from opframe.check import check
+
+    catalog = discover()
+    check(_load(arguments, catalog), Console())
+    return 0
+
+
+def _load(arguments: argparse.Namespace, catalog: Catalog) -> Experiment:
+    from opframe.config import load_experiment
+
+    return load_experiment(arguments.config, catalog, arguments.overrides)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    catalog = discover()
+    experiment = _load(arguments, catalog)
+    if arguments.nproc > 1 and "WORLD_SIZE" not in os.environ:
+        return _launch(arguments, experiment)
+    from opframe.job import Request, run
+
+    console = Console(stderr=False)
+    how = _how_to_continue(arguments)
+    request = Request(
+        experiment=experiment,
+        catalog=catalog,
+        resume=arguments.resume,
+        stop_at=arguments.stop_at,
+        how_to_continue=how,
+    )
+    outcome = run(request, console)
+    if outcome.interrupted and os.environ.get("RANK", "0") == "0":
+        console.print(f"stopped at step {outcome.step}, saved; continue with: {how}", highlight=False, soft_wrap=True)
+    stopped_as_asked = arguments.stop_at is not None and outcome.step >= arguments.stop_at
+    return 130 if outcome.interrupted and not stopped_as_asked else 0
+
+
+def _how_to_continue(arguments: argparse.Namespace) -> str:
+    words = ["opframe", "run", str(arguments.config), "--resume"]
+    words += ["--nproc", str(arguments.nproc)] if arguments.nproc > 1 else []
+    words += [word for override in arguments.overrides for word in ("--set", override)]
+    return shlex.join(words)
+
+
+def _launch(arguments: argparse.Namespace, experiment: Experiment) -> NoReturn:
+    """Become torchrun, which starts the processes. What is wrong is said before, once."""
+    from opframe.folder import RunFolder
+
+    folder = RunFolder(path=Path(experiment.run.folder))
+    folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}"]
+    command = [sys.executable, *torchrun, "-m", "opframe", *sys.argv[1:]]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // arguments.nproc, 1)))
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

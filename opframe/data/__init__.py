@@ -1,0 +1,1 @@
+"""From files to batches: storage, solved datasets, the mixture and its loader."""

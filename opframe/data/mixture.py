@@ -1,0 +1,101 @@
+"""Many datasets on one grid: resizing, channel slots, masks (the DPOT data protocol)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from opframe_registry import DataError, Dataset, Fields, Metadata, Population, Trajectories
+
+_RESIZING = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@frozen(kw_only=True)
+class Source:
+    """One opened dataset of the mixture."""
+
+    title: str
+    weight: float
+    rollout: int
+    trajectories: Trajectories
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.trajectories.metadata
+
+    def population(self, frames: int) -> Population:
+        """How many windows of `frames` frames there are."""
+        return Population(
+            trajectories=self.metadata.trajectories, starts=self.metadata.frames - frames + 1, weight=self.weight
+        )
+
+
+def open_source(component: Dataset, trajectories: Trajectories, history: int, frames: int) -> Source:
+    """Check that a dataset is long enough for the windows and the roll-out. Raises DataError."""
+    metadata = trajectories.metadata
+    if metadata.frames < history + frames:
+        raise DataError(
+            f"{component.title}: trajectories have {metadata.frames} frames, but a window takes {history + frames} "
+            f"({history} of history and {frames} to predict); lower data.history or objective.frames"
+        )
+    rollout = component.rollout or metadata.frames - history
+    if history + rollout > metadata.frames:
+        raise DataError(
+            f"{component.title}: rollout = {rollout} after {history} frames of history takes {history + rollout} "
+            f"frames, but trajectories have {metadata.frames}"
+        )
+    return Source(title=component.title, weight=component.weight, rollout=rollout, trajectories=trajectories)
+
+
+def channel_slots(sources: Sequence[Source]) -> tuple[str, ...]:
+    """The channel axis of the mixture, as wide as its widest dataset; a slot's name joins what it holds."""
+    width = max(len(source.metadata.channels) for source in sources)
+    slots: list[dict[str, None]] = [{} for _ in range(width)]
+    for source in sources:
+        for slot, name in zip(slots, source.metadata.channels, strict=False):
+            slot[name] = None
+    return tuple("/".join(slot) for slot in slots)
+
+
+def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
+    """Frames on the mixture's grid and channels, (T, C, *grid) float32. Raises DataError if not finite."""
+    frames = source.trajectories.read(trajectory, start, stop)
+    finite = np.isfinite(frames)
+    if not finite.all():
+        frame, channel, *point = (int(index) for index in np.argwhere(~finite)[0])
+        raise DataError(
+            f"{source.title}: trajectory {trajectory} holds {frames[frame, channel][tuple(point)]} in frame "
+            f"{start + frame}, channel '{source.metadata.channels[channel]}', at grid point {tuple(point)}"
+        )
+    return pad_channels(resize(torch.from_numpy(np.ascontiguousarray(frames)), fields.grid), len(fields.channels))
+
+
+def resize(frames: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """(T, C, *native) to (T, C, *grid) by linear interpolation with half-pixel centres."""
+    if tuple(frames.shape[2:]) == grid:
+        return frames
+    return interpolate(frames, size=grid, mode=_RESIZING[len(grid)], align_corners=False)
+
+
+def pad_channels(frames: Tensor, channels: int) -> Tensor:
+    """(T, c, *grid) to (T, C, *grid); channels that a dataset does not have are 1."""
+    missing = channels - frames.shape[1]
+    return frames if missing == 0 else pad(frames, (0, 0) * (frames.ndim - 2) + (0, missing), value=1.0)
+
+
+def evaluation_mask(metadata: Metadata, fields: Fields) -> Tensor:
+    """(C, *grid) of ones where an error counts: the predicted channels at every (grid // native)-th point."""
+    mask = torch.zeros(len(fields.channels), *fields.grid)
+    kept = torch.ones(fields.grid, dtype=torch.bool)
+    for axis, (size, own) in enumerate(zip(fields.grid, metadata.grid, strict=True)):
+        on = torch.arange(size) % max(size // own, 1) == 0
+        kept &= on.view(-1, *[1] * (len(fields.grid) - 1 - axis))
+    for slot, channel in enumerate(metadata.channels):
+        if channel in metadata.predicted:
+            mask[slot, kept] = 1.0
+    return mask

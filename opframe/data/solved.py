@@ -1,0 +1,112 @@
+"""Datasets that are solved once, on first use, and kept in the cache in the prepared layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from opframe.data.storage import PreparedTrajectories
+from opframe_registry import DataError, Dataset, Metadata, Progress, Split
+
+_NOT_PHYSICS = {"label", "weight", "train", "test", "rollout"}
+
+
+class Solver(Protocol):
+    """Solves many trajectories at a time. Tensors are float64 or float32, on the device given to it."""
+
+    def initial(self, generator: torch.Generator) -> Tensor:
+        """Draw the state of one trajectory at its beginning, shape (S, X, Y), with S state variables."""
+        ...
+
+    def frames(self, initial: Tensor) -> Iterator[Tensor]:
+        """Yield what is stored of each frame, (n, C, X, Y), from initial states (n, S, X, Y)."""
+        ...
+
+
+def solved_path(component: Dataset, split: Split, count: int, cache: Path) -> Path:
+    """Where a split is kept. The name carries a digest of everything that changes the numbers."""
+    settings = attrs.asdict(component, filter=lambda attribute, _: attribute.name not in _NOT_PHYSICS)
+    identity = json.dumps([settings, component.revision], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    return cache / f"{component.name}-{digest}" / f"{split}-{count}.h5"
+
+
+def prepare_solved(
+    component: Dataset, solver: Solver, metadata: Metadata, split: Split, cache: Path, progress: Progress, together: int
+) -> None:
+    """Solve one split, `together` trajectories at a time, unless it is in the cache already.
+
+    Trajectory i begins from a generator seeded by (split, i), so that it is the same however many are solved.
+    The file appears under its name only when it is complete. Raises DataError if the solution is not finite.
+    """
+    path = solved_path(component, split, metadata.trajectories, cache)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            _solve_into(file, component, solver, metadata, split, progress, together)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _solve_into(
+    file: h5py.File,
+    component: Dataset,
+    solver: Solver,
+    metadata: Metadata,
+    split: Split,
+    progress: Progress,
+    together: int,
+) -> None:
+    count, frames = metadata.trajectories, metadata.frames
+    shape = (count, *metadata.grid, frames, len(metadata.channels))
+    data = file.create_dataset("data", shape, dtype="f4")
+    for key, value in _attributes(metadata).items():
+        data.attrs[key] = value
+    for first in range(0, count, together):
+        members = range(first, min(first + together, count))
+        initial = torch.stack([solver.initial(_generator(split, member)) for member in members])
+        # Frames are gathered in memory: writing them one by one would touch every page of the file T times.
+        block = np.empty((len(members), *shape[1:]), dtype=np.float32)
+        for frame, values in enumerate(solver.frames(initial)):
+            if not torch.isfinite(values).all():
+                raise DataError(f"{component.title}: the solution became infinite in frame {frame} ({split})")
+            block[..., frame, :] = torch.movedim(values, 1, -1).cpu().numpy()
+            progress(f"{component.title} ({split})", first * frames + (frame + 1) * len(members), count * frames)
+        data[first : first + len(members)] = block
+
+
+def _attributes(metadata: Metadata) -> dict[str, object]:
+    """What a reader of the file wants to know, as HDF5 attributes."""
+    record = attrs.asdict(metadata, filter=lambda attribute, value: value is not None)
+    for key in ("trajectories", "frames", "grid"):
+        record.pop(key)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}
+
+
+def _generator(split: Split, member: int) -> torch.Generator:
+    address = np.random.SeedSequence([0 if split == "train" else 1, member])
+    return torch.Generator().manual_seed(int(address.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def open_solved(component: Dataset, metadata: Metadata, split: Split, cache: Path) -> PreparedTrajectories:
+    """Open a split that `prepare_solved` made. Raises DataError if it is not there."""
+    path = solved_path(component, split, metadata.trajectories, cache)
+    if not path.exists():
+        raise DataError(f"{component.title}: {path} has not been prepared yet; 'opframe run' prepares it")
+    return PreparedTrajectories(metadata=metadata, files=[str(path)], single=True, has_channels=True)

@@ -1,0 +1,119 @@
+"""What the settings are, for people: the keys of a class, and the page of all of them."""
+
+from __future__ import annotations
+
+import types
+from inspect import cleandoc
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import attrs
+from attrs import frozen
+
+from opframe.settings import Experiment
+from opframe_registry import KINDS, Catalog, Location
+
+_INTRODUCTION = """# Configuration
+
+This page is generated from the classes themselves: `opframe schema --markdown`.
+
+An experiment is a TOML file. It is read strictly: an unknown key, a wrong type or a value out of range is an error, and
+all errors are reported at once.
+
+- `include = "base.toml"` (or a list) at the top lays this file over others: tables join, anything else is replaced. A
+  component whose `type` changes is replaced as a whole.
+- `--set backbone.width=256`, `--set datasets.0.weight=2` override single keys; the value is TOML, a bare word a string.
+- `${NAME}` in a string is the environment variable NAME.
+- A relative path is relative to the folder of the file it is written in; in `--set`, or left to its default, to the
+  working directory. Anything with `://` is a URL for fsspec.
+- `size = "..."` fills a component's keys from a preset; single keys override it.
+- The resolved experiment is saved as `config.toml` in the run folder, and can be run again from there.
+"""
+
+
+@frozen(kw_only=True)
+class Key:
+    """One key of a table: its type in words, its default as TOML, and its help."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def keys(class_: type) -> list[Key]:
+    """The keys of a settings class or component, required ones first."""
+    hints = get_type_hints(class_)
+    found = [
+        Key(
+            name=attribute.name,
+            type=type_in_words(hints[attribute.name]),
+            default=default_in_words(attribute.default),
+            help=attribute.metadata.get("help", ""),
+        )
+        for attribute in attrs.fields(class_)
+    ]
+    return sorted(found, key=lambda key: key.default != "required")
+
+
+def default_in_words(default: Any) -> str:
+    """A default as it would stand in TOML."""
+    if default is attrs.NOTHING:
+        return "required"
+    if type(default) is attrs.Factory:
+        return "a table of defaults"
+    if default is None:
+        return "not set"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return str(list(default))
+    return f'"{default}"' if isinstance(default, str) else str(default)
+
+
+def type_in_words(annotation: Any) -> str:
+    """`tuple[int, ...]` as 'list of integer', `int | None` as 'integer', and so on."""
+    words = {int: "integer", float: "number", str: "string", bool: "boolean", Location: "path or URL"}
+    if annotation in words:
+        return words[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is types.UnionType:
+        return type_in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(f'"{choice}"' for choice in arguments)
+    if origin is tuple:
+        return f"list of {type_in_words(arguments[0])}"
+    return str(getattr(annotation, "kind", "") or "table")
+
+
+def summary(class_: type) -> str:
+    """The first line of a class's docstring."""
+    return (class_.__doc__ or "").strip().split("\n")[0]
+
+
+def markdown(catalog: Catalog) -> str:
+    """The page of all tables and of every installed component."""
+    parts = [_INTRODUCTION, "## Experiment\n", _key_table(Experiment)]
+    hints = get_type_hints(Experiment)
+    for attribute in attrs.fields(Experiment):
+        class_ = hints[attribute.name]
+        if attrs.has(class_) and class_ not in KINDS:
+            parts += [f"## `[{attribute.name}]`\n", f"{summary(class_)}\n", _key_table(class_)]
+    for kind in KINDS:
+        parts.append(f"## {kind.kind.capitalize()}s\n")
+        for _, item in catalog.offers(kind):
+            parts += [f'### `type = "{item.name}"`\n', f"{cleandoc(item.__doc__ or '')}\n", _key_table(item)]
+            parts += [f'- `size = "{size}"`: ' + _settings(values) for size, values in item.presets.items()]
+            parts += [""] if item.presets else []
+    return "\n".join(parts).strip()
+
+
+def _settings(values: Any) -> str:
+    return ", ".join(f"{key} = {default_in_words(value)}" for key, value in values.items())
+
+
+def _key_table(class_: type) -> str:
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key in keys(class_):
+        words = key.type.replace("|", "\\|")
+        lines.append(f"| `{key.name}` | {words} | {key.default} | {key.help} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Evaluation on held-out trajectories: roll-outs, errors, tables and figures."""

@@ -1,0 +1,153 @@
+"""Rolling models out over held-out trajectories (the DPOT test protocol)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from opframe.data.mixture import Source, evaluation_mask, read_frames
+from opframe.distributed import Processes
+from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
+from opframe_registry import Fields
+
+Forecast = Callable[[Tensor, int], Tensor]
+"""Maps a history (B, T_in, C, *grid) and a number of frames to (B, frames, C, *grid)."""
+
+
+@frozen(kw_only=True)
+class Score:
+    """Mean L2RE over trajectories: `step` is the mean of one-frame errors along the roll-out, `full` that of
+    the roll-out as a whole, `first` that of its first frame, and `frames` the curve against time."""
+
+    step: float
+    full: float
+    first: float
+    frames: tuple[float, ...]
+
+
+@frozen(kw_only=True)
+class DatasetReport:
+    """The scores of one dataset, by name of the forecast: model, persistence, linear."""
+
+    title: str
+    zero_shot: bool
+    trajectories: int
+    time_step: float | None
+    history: int
+    scores: dict[str, Score]
+
+    def beats_persistence(self) -> bool:
+        """Whether the model is better in both measures."""
+        model, still = self.scores["model"], self.scores["persistence"]
+        return model.step < still.step and model.full < still.full
+
+
+@frozen(kw_only=True)
+class Report:
+    """The scores of all datasets."""
+
+    datasets: tuple[DatasetReport, ...]
+
+    def mean_error(self) -> float:
+        """The model's mean roll-out error over the datasets that it is trained on."""
+        errors = [item.scores["model"].full for item in self.datasets if not item.zero_shot]
+        return sum(errors) / len(errors)
+
+    def numbers(self) -> dict[str, float]:
+        """The scores as flat names, for the journal."""
+        result = {"mean/full": self.mean_error()}
+        for item in self.datasets:
+            for name, score in item.scores.items():
+                result |= {f"{item.title}/{name}/step": score.step, f"{item.title}/{name}/full": score.full}
+        return result
+
+
+def model_forecast(backbone: nn.Module, horizon: int) -> Forecast:
+    """A backbone's auto-regressive roll-out: what it predicts is appended to what it sees next."""
+
+    def forecast(history: Tensor, frames: int) -> Tensor:
+        window, predicted = history, []
+        for _ in range(0, frames, horizon):
+            field = backbone(window).field.to(history.dtype)
+            predicted.append(field)
+            window = torch.cat([window, field], 1)[:, field.shape[1] :]
+        return torch.cat(predicted, 1)[:, :frames]
+
+    return forecast
+
+
+@frozen(kw_only=True)
+class Evaluator:
+    """Evaluates a backbone on the test split of every dataset, shared among the processes."""
+
+    sources: Sequence[Source]
+    zero_shot: Sequence[Source]
+    fields: Fields
+    processes: Processes
+    batch_size: int
+    bfloat16: bool = False
+    limit: int | None = None
+
+    @torch.no_grad()
+    def evaluate(self, backbone: nn.Module) -> Report:
+        """The model's scores beside persistence and linear extrapolation. Leaves the model in eval mode."""
+        backbone.eval()
+        forecasts = {
+            "model": model_forecast(backbone, self.fields.horizon),
+            "persistence": persistence,
+            "linear": linear_extrapolation,
+        }
+        reports = [self._dataset(source, forecasts, zero_shot=False) for source in self.sources]
+        reports += [self._dataset(source, forecasts, zero_shot=True) for source in self.zero_shot]
+        return Report(datasets=tuple(reports))
+
+    def _dataset(self, source: Source, forecasts: dict[str, Forecast], zero_shot: bool) -> DatasetReport:
+        count = min(source.metadata.trajectories, self.limit or source.metadata.trajectories)
+        mask = evaluation_mask(source.metadata, self.fields).to(self.processes.device)
+        sums = {name: torch.zeros(1 + source.rollout, dtype=torch.float64) for name in forecasts}
+        for trajectories in self._shares(count):
+            history, future = self.read(source, trajectories)
+            for name, forecast in forecasts.items():
+                errors = relative_errors(self.run(forecast, history, source.rollout), future, mask)
+                sums[name] += torch.cat([errors.full[:, None], errors.frames], 1).sum(0).double().cpu()
+        scores = {name: _score(self.processes.sum(total).cpu() / count) for name, total in sums.items()}
+        return DatasetReport(
+            title=source.title,
+            zero_shot=zero_shot,
+            trajectories=count,
+            time_step=source.metadata.time_step,
+            history=self.fields.history,
+            scores=scores,
+        )
+
+    def _shares(self, count: int) -> Iterator[range]:
+        """This process's trajectories, in batches."""
+        mine = range(self.processes.rank, count, self.processes.count)
+        for first in range(0, len(mine), self.batch_size):
+            yield mine[first : first + self.batch_size]
+
+    def read(self, source: Source, trajectories: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """History (B, T_in, C, *grid) and true future (B, rollout, C, *grid), on the device."""
+        stop = self.fields.history + source.rollout
+        frames = torch.stack([read_frames(source, index, 0, stop, self.fields) for index in trajectories])
+        frames = frames.to(self.processes.device)
+        return frames[:, : self.fields.history], frames[:, self.fields.history :]
+
+    @torch.no_grad()
+    def run(self, forecast: Forecast, history: Tensor, frames: int) -> Tensor:
+        """A forecast under the precision of training."""
+        with torch.autocast(history.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return forecast(history, frames)
+
+    def limited(self, limit: int | None) -> Evaluator:
+        """The same on the first few trajectories of each dataset that is trained on."""
+        return attrs.evolve(self, limit=limit, zero_shot=())
+
+
+def _score(mean: Tensor) -> Score:
+    full, frames = mean[0].item(), mean[1:]
+    return Score(step=frames.mean().item(), full=full, first=frames[0].item(), frames=tuple(frames.tolist()))

@@ -1,0 +1,100 @@
+"""The table at the end of a run, and report.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import nn
+
+from opframe.data.mixture import Source
+from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
+from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
+
+_FORECASTS = ("model", "persistence", "linear")
+_COLUMNS = 5  # times shown of a roll-out
+
+
+def make_table(report: Report) -> Table:
+    """Both measures for the model and the two baselines, a row for each dataset."""
+    table = Table(title="L2RE on held-out trajectories")
+    for heading in ("dataset", "frames"):
+        table.add_column(heading)
+    for measure in ("one step", "roll-out"):
+        for name in _FORECASTS:
+            table.add_column(f"{measure}\n{name}", justify="right")
+    for item in report.datasets:
+        table.add_row(*_cells(item))
+    return table
+
+
+def _cells(item: DatasetReport) -> list[str]:
+    title = item.title + (" (zero-shot)" if item.zero_shot else "")
+    steps = [f"{item.scores[name].step:.4f}" for name in _FORECASTS]
+    fulls = [f"{item.scores[name].full:.4f}" for name in _FORECASTS]
+    return [title, str(len(item.scores["model"].frames)), *steps, *fulls]
+
+
+def verdict(report: Report) -> list[str]:
+    """Whether the model beats persistence everywhere, in words."""
+    lost = [item.title for item in report.datasets if not item.beats_persistence()]
+    if not lost:
+        return ["The model beats persistence on every dataset, in both measures."]
+    return [f"The model does NOT beat persistence on {', '.join(lost)}."]
+
+
+def write_report(folder: Path, title: str, report: Report, facts: Sequence[str]) -> None:
+    """`report.md` and `report.json`: what was run, the table, what it means, and the figures."""
+    head = ["dataset", "frames", *(f"{measure}, {name}" for measure in ("one step", "roll-out") for name in _FORECASTS)]
+    lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), "", "## L2RE on held-out trajectories", ""]
+    lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * 6 + "|"]
+    lines += ["| " + " | ".join(_cells(item)) + " |" for item in report.datasets]
+    lines += ["", *verdict(report), ""]
+    lines += [
+        "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
+        "together. Errors are relative L2 norms per channel, averaged over channels, then trajectories. "
+        "Persistence repeats the last known frame, linear continues the line through the last two.",
+        "",
+    ]
+    if (folder / "figures").exists():
+        lines += ["## Figures", ""]
+        lines += [f"![{path.stem}](figures/{path.name})" for path in sorted((folder / "figures").glob("*.png"))]
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(attrs.asdict(report), indent=1), encoding="utf-8")
+
+
+def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Report) -> None:
+    """One roll-out of each dataset, and error against time, into `figures/`."""
+    for source in (*evaluator.sources, *evaluator.zero_shot):
+        panels = _panels(evaluator, source, backbone)
+        draw_rollout(panels, folder / "figures" / f"rollout_{file_name(source.title)}.png")
+    draw_errors(report, folder / "figures" / "error_against_time.png")
+
+
+def _panels(evaluator: Evaluator, source: Source, backbone: nn.Module) -> Panels:
+    """The first predicted channel of the first held-out trajectory."""
+    backbone.eval()
+    history, future = evaluator.read(source, [0])
+    forecast = model_forecast(backbone, evaluator.fields.horizon)
+    prediction = evaluator.run(forecast, history, source.rollout)
+    channel = source.metadata.channels.index(source.metadata.predicted[0])
+    shown = np.unique(np.linspace(0, source.rollout - 1, _COLUMNS).astype(int))
+    pick = [_plane(frames[0, shown, channel].float().cpu().numpy()) for frames in (future, prediction)]
+    return Panels(
+        title=source.title,
+        channel=source.metadata.predicted[0],
+        truth=pick[0],
+        prediction=pick[1],
+        frames=tuple(int(frame) + 1 for frame in shown),
+        time_step=source.metadata.time_step,
+    )
+
+
+def _plane(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Frames (T, *grid) as (T, X, Y): a 1-D grid as one row, the first layer of a 3-D one."""
+    return frames[..., None] if frames.ndim == 2 else frames.reshape(*frames.shape[:3], -1)[..., 0]

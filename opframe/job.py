@@ -1,0 +1,174 @@
+"""One run from its experiment to its report."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from rich.console import Console
+from torch import nn
+
+from opframe import assembly
+from opframe.checkpoint import Checkpoints, read_mark, restore_state
+from opframe.console import Bar, Preparation
+from opframe.data.loading import batches, make_loader
+from opframe.distributed import Processes, joined
+from opframe.evaluation.protocol import Evaluator, Report
+from opframe.evaluation.report import draw_all, make_table, verdict, write_report
+from opframe.folder import RunFolder
+from opframe.journal import Journal
+from opframe.settings import Experiment
+from opframe.trainer import Outcome, Trainer, wrap
+from opframe_registry import Catalog
+
+
+@frozen(kw_only=True)
+class Request:
+    """What the person asked for."""
+
+    experiment: Experiment
+    catalog: Catalog
+    resume: bool
+    stop_at: int | None
+    how_to_continue: str
+
+
+def run(request: Request, console: Console) -> Outcome:
+    """Prepare, train, evaluate and report. Raises OpframeError for what the person can mend."""
+    experiment = request.experiment
+    folder = RunFolder(path=Path(experiment.run.folder))
+    with joined(experiment.trainer.device) as processes:
+        folder.claim(experiment, request.resume, request.how_to_continue)
+        processes.wait()
+        if processes.leads:
+            _prepare(experiment, console)
+        processes.wait()
+        outcome = _train_and_report(request, folder, processes, console)
+        gc.collect()  # the distributed model must be gone before the process group is
+    return outcome
+
+
+def _prepare(experiment: Experiment, console: Console) -> None:
+    preparation = Preparation(console)
+    try:
+        assembly.prepare_data(experiment, preparation)
+    finally:
+        preparation.close()
+
+
+def _train_and_report(request: Request, folder: RunFolder, processes: Processes, console: Console) -> Outcome:
+    experiment = request.experiment
+    started = time.monotonic()
+    sources = assembly.open_sources(experiment)
+    backbone = assembly.build_backbone(experiment, sources.fields).to(processes.device)
+    evaluator = Evaluator(
+        sources=sources.test,
+        zero_shot=sources.zero_shot,
+        fields=sources.fields,
+        processes=processes,
+        batch_size=experiment.evaluation.batch_size,
+        bfloat16=experiment.trainer.precision == "bfloat16",
+    )
+    if processes.leads:
+        folder.describe(experiment, request.catalog, processes.device, processes.count)
+    processes.wait()
+    outcome = _train(request, folder, sources, backbone, evaluator, console)
+    if not outcome.interrupted:
+        facts = _facts(experiment, backbone, processes, time.monotonic() - started)
+        _report(experiment, folder, evaluator, backbone, facts, console)
+    return outcome
+
+
+def _train(
+    request: Request,
+    folder: RunFolder,
+    sources: assembly.Sources,
+    backbone: nn.Module,
+    evaluator: Evaluator,
+    console: Console,
+) -> Outcome:
+    experiment, processes = request.experiment, evaluator.processes
+    settings = experiment.trainer
+    optimizer = assembly.build_optimizer(experiment, backbone)
+    schedule = assembly.build_schedule(experiment, optimizer)
+    checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes)
+    torch.manual_seed(experiment.run.seed + processes.rank)
+    step, latest = 0, checkpoints.latest()
+    if latest is not None:
+        _say_what_continues(latest, processes, console)
+        step = restore_state(latest, backbone, optimizer, schedule, processes)
+    if step >= settings.steps:
+        return Outcome(step=step, interrupted=False)
+    order = assembly.build_order(experiment, sources.train)
+    stop_at = min(request.stop_at or settings.steps, settings.steps)
+    plan = assembly.training_plan(experiment, order, processes.rank, processes.count, range(step, stop_at))
+    windows = assembly.training_windows(experiment, sources)
+    loader = make_loader(windows, plan, experiment.data.workers, pin=processes.device.type == "cuda")
+    journal = Journal(folder.path, step) if processes.leads else None
+    with Bar(console, "training", settings.steps, step, shown=processes.leads) as bar:
+        trainer = Trainer(
+            settings=settings,
+            processes=processes,
+            backbone=backbone,
+            task=wrap(backbone, assembly.build_loss(experiment, sources.fields), settings, processes),
+            optimizer=optimizer,
+            schedule=schedule,
+            checkpoints=checkpoints,
+            journal=journal,
+            evaluator=evaluator.limited(experiment.evaluation.trajectories),
+            bar=bar,
+            stop_at=stop_at,
+            step=step,
+        )
+        try:
+            return trainer.train(batches(loader))
+        finally:
+            if journal:
+                journal.close()
+
+
+def _say_what_continues(latest: Path, processes: Processes, console: Console) -> None:
+    mark = read_mark(latest)
+    if not processes.leads:
+        return
+    console.print(f"continuing from {latest}", highlight=False)
+    if mark.processes != processes.count:
+        console.print(
+            f"it was written by {mark.processes} processes and continues on {processes.count}: the data and the noise "
+            "are the same, sums are rounded differently, and the state of dropout is not restored",
+            highlight=False,
+        )
+
+
+def _facts(experiment: Experiment, backbone: nn.Module, processes: Processes, seconds: float) -> list[str]:
+    weights = sum(weight.numel() for weight in backbone.parameters())
+    return [
+        f"backbone {experiment.backbone.name}, {weights:,} parameters",
+        f"{experiment.trainer.steps} steps of {experiment.data.batch_size} samples, seed {experiment.run.seed}",
+        f"grid {'x'.join(map(str, experiment.data.grid))}, {experiment.data.history} frames of history",
+        f"{processes.count} process(es) on {processes.device.type}, {seconds:.0f} s in this session",
+        "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
+    ]
+
+
+def _report(
+    experiment: Experiment,
+    folder: RunFolder,
+    evaluator: Evaluator,
+    backbone: nn.Module,
+    facts: list[str],
+    console: Console,
+) -> None:
+    report: Report = evaluator.evaluate(backbone)
+    if not evaluator.processes.leads:
+        return
+    if experiment.evaluation.figures:
+        draw_all(folder.path, evaluator, backbone, report)
+    write_report(folder.path, experiment.title or folder.path.name, report, facts)
+    console.print(make_table(report))
+    for line in verdict(report):
+        console.print(line, highlight=False)
+    console.print(f"report: {folder.path / 'report.md'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""What an experiment consists of. These classes are the schema of the TOML file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import Attribute, field, frozen
+from attrs.validators import deep_iterable, ge, gt, min_len, optional
+
+from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
+
+
+@frozen(kw_only=True)
+class Run:
+    """Where the run is kept, and its seed."""
+
+    folder: Location = field(default=Location("runs/default"), metadata={"help": "the run folder"})
+    seed: int = field(default=0, validator=ge(0), metadata={"help": "seed of weights, data order and noise"})
+
+
+@frozen(kw_only=True)
+class Data:
+    """How trajectories become batches."""
+
+    cache: Location = field(default=Location("data"), metadata={"help": "folder for prepared data"})
+    grid: tuple[int, ...] = field(
+        validator=[min_len(1), deep_iterable(gt(0))], metadata={"help": "grid that every dataset is resized to"}
+    )
+    history: int = field(default=10, validator=gt(0), metadata={"help": "frames a model sees (T_in)"})
+    horizon: int = field(
+        default=1, validator=gt(0), metadata={"help": "frames a model predicts in one call (T_bundle)"}
+    )
+    batch_size: int = field(
+        default=16, validator=gt(0), metadata={"help": "samples of one optimizer step, over all processes"}
+    )
+    workers: int = field(default=0, validator=ge(0), metadata={"help": "loader processes for each training process"})
+
+
+@frozen(kw_only=True)
+class Trainer:
+    """How long to train, how, and how often to look."""
+
+    steps: int = field(validator=gt(0), metadata={"help": "optimizer steps"})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: cuda where there is one"})
+    precision: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "bfloat16: autocast, weights stay float32"}
+    )
+    compile: bool = field(default=False, metadata={"help": "compile the training step with torch.compile"})
+    accumulate: int = field(
+        default=1, validator=gt(0), metadata={"help": "parts a batch is computed in, to save memory"}
+    )
+    clip: float = field(
+        default=1e4,
+        validator=gt(0.0),
+        metadata={"help": "largest gradient norm (inf: any); larger gradients are scaled down"},
+    )
+    log_every: int = field(default=10, validator=gt(0), metadata={"help": "steps between entries in the journal"})
+    evaluate_every: int | None = field(
+        default=None, validator=optional(gt(0)), metadata={"help": "steps between evaluations (default: at the end)"}
+    )
+    checkpoint_every: int = field(default=500, validator=gt(0), metadata={"help": "steps between checkpoints"})
+    keep: int = field(default=2, validator=gt(0), metadata={"help": "newest checkpoints kept, besides the best"})
+
+
+@frozen(kw_only=True)
+class Evaluation:
+    """How held-out trajectories are evaluated."""
+
+    batch_size: int = field(default=8, validator=gt(0), metadata={"help": "trajectories rolled out together"})
+    trajectories: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "test trajectories of each dataset used during training (default: all)"},
+    )
+    figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
+
+
+@frozen(kw_only=True)
+class Experiment:
+    """One experiment: what to train, on what, how, and where to keep it."""
+
+    title: str = field(default="", metadata={"help": "one line for the report"})
+    run: Run = field(factory=Run, metadata={"help": "where the run is kept"})
+    data: Data = field(metadata={"help": "how trajectories become batches"})
+    datasets: tuple[Dataset, ...] = field(validator=min_len(1), metadata={"help": "what to train and evaluate on"})
+    zero_shot: tuple[Dataset, ...] = field(default=(), metadata={"help": "datasets that are only evaluated"})
+    backbone: Backbone = field(metadata={"help": "the network"})
+    objective: Objective = field(metadata={"help": "what training minimises"})
+    sampler: Sampler = field(metadata={"help": "how batches are drawn from the datasets"})
+    optimizer: Optimizer = field(metadata={"help": "how weights are updated"})
+    schedule: Schedule = field(metadata={"help": "the learning rate over training"})
+    trainer: Trainer = field(metadata={"help": "how long and how to train"})
+    evaluation: Evaluation = field(factory=Evaluation, metadata={"help": "how to evaluate"})
+
+    @zero_shot.validator
+    def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:
+        titles = [dataset.title for dataset in (*self.datasets, *value)]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two datasets are called '{title}'; give each its own 'label'")

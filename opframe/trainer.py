@@ -1,0 +1,175 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from opframe.checkpoint import Checkpoints, Mark, collect_state
+from opframe.console import Bar
+from opframe.data.loading import split_batch, to_device
+from opframe.distributed import Processes
+from opframe.evaluation.protocol import Evaluator
+from opframe.journal import Journal
+from opframe.settings import Trainer as Settings
+from opframe_registry import Batch, LossFunction, RunError
+
+
+class Task(nn.Module):
+    """Backbone and objective as one module, so that DDP and torch.compile see the whole forward pass."""
+
+    def __init__(self, backbone: nn.Module, loss: LossFunction) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses of a batch."""
+        return dict(self._loss(self.backbone, batch))
+
+
+def wrap(backbone: nn.Module, loss: LossFunction, settings: Settings, processes: Processes) -> nn.Module:
+    """The task, compiled and distributed as the settings say."""
+    task: nn.Module = Task(backbone, loss)
+    if settings.compile:
+        task.compile()
+    if processes.count > 1:
+        task = DistributedDataParallel(task, broadcast_buffers=False)
+    return task
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How training ended."""
+
+    step: int
+    interrupted: bool
+
+
+@define(kw_only=True)
+class Trainer:
+    """Trains one backbone from `step` to the last one; everything it needs is given, already built."""
+
+    settings: Settings
+    processes: Processes
+    backbone: nn.Module
+    task: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    checkpoints: Checkpoints
+    journal: Journal | None
+    evaluator: Evaluator
+    bar: Bar
+    stop_at: int
+    step: int = 0
+    _interrupted: bool = field(default=False, init=False)
+    _losses: dict[str, Tensor] = field(factory=dict, init=False)
+    _norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)
+    _clock: tuple[float, int] = field(factory=lambda: (time.monotonic(), 0), init=False)
+    _saved: int = field(default=-1, init=False)
+
+    def train(self, batches: Iterator[Batch]) -> Outcome:
+        """Train until the last step, a signal, or `stop_at`; the last state is always saved."""
+        self._clock = (time.monotonic(), 0)
+        self.backbone.train()
+        with self._signals():
+            for batch in batches:
+                self.train_step(to_device(batch, self.processes.device))
+                error = self.evaluate() if self._due(self.settings.evaluate_every) else None
+                if error is not None or self._due(self.settings.checkpoint_every):
+                    self.save(error)
+                if self._log(len(batch.inputs)) or self.step >= self.stop_at:
+                    break
+        if self._saved != self.step:
+            self.save(None)
+        return Outcome(step=self.step, interrupted=self.step < self.settings.steps)
+
+    def train_step(self, batch: Batch) -> None:
+        """One optimizer step on this process's share of a global batch."""
+        parts = split_batch(batch, self.settings.accumulate)
+        for index, part in enumerate(parts):
+            with self._autocast(), self._synchronised(index == len(parts) - 1):
+                losses = self.task(part)
+                (sum(losses.values()) / len(parts)).backward()
+        self._norm = clip_grad_norm_(self.backbone.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._losses = {name: value.detach() for name, value in losses.items()}
+        self.step += 1
+
+    def evaluate(self) -> float:
+        """Evaluate on held-out trajectories; returns the mean roll-out error."""
+        report = self.evaluator.evaluate(self.backbone)
+        self.backbone.train()
+        if self.journal:
+            self.journal.write(self.step, "evaluation", report.numbers())
+        return report.mean_error()
+
+    def save(self, error: float | None) -> None:
+        """Write a checkpoint of the whole state, unless the weights are beyond saving."""
+        self._check_finite()
+        state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
+        self.checkpoints.save(state, Mark(step=self.step, processes=self.processes.count, error=error))
+        self._saved = self.step
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _log(self, samples: int) -> bool:
+        """Every few steps: numbers to journal and bar. Returns whether a signal asked any process to stop."""
+        started, count = self._clock
+        self._clock = (started, count + samples * self.processes.count)
+        if not self._due(self.settings.log_every):
+            return self._interrupted and self.processes.count == 1
+        self._check_finite()
+        rate = self._clock[1] / (time.monotonic() - started)
+        numbers = {name: float(value) for name, value in self._losses.items()}
+        numbers |= {"gradient_norm": float(self._norm), "learning_rate": float(self.schedule.get_last_lr()[0])}
+        if self.journal:
+            self.journal.write(self.step, "train", {**numbers, "samples_per_second": rate})
+        loss = " ".join(f"{name} {float(value):.4f}" for name, value in self._losses.items())
+        self.bar.show(self.step, f"{loss}  lr {numbers['learning_rate']:.2e}  {rate:.0f} samples/s")
+        return self.processes.any(self._interrupted)
+
+    def _check_finite(self) -> None:
+        if not all(torch.isfinite(value) for value in (*self._losses.values(), self._norm)):
+            values = ", ".join(f"{name} = {float(value)}" for name, value in self._losses.items())
+            latest = self.checkpoints.latest()
+            raise RunError(
+                f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}; lower "
+                f"optimizer.learning_rate or trainer.clip (last good checkpoint: {latest or 'none'})"
+            )
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.precision == "bfloat16"
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients of accumulated parts are exchanged with the last one only."""
+        if isinstance(self.task, DistributedDataParallel) and not last:
+            return self.task.no_sync()
+        return nullcontext()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM ask for a stop after the current step instead of ending the process."""
+
+        def ask(_: int, __: FrameType | None) -> None:
+            self._interrupted = True
+
+        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)

@@ -1,0 +1,44 @@
+"""Datasets in the prepared layout (DPOT protocol), from anything fsspec opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+from attrs import field, frozen
+from attrs.validators import in_
+
+from opframe_registry import Component, Dataset, Location, Split, Trajectories, hookimpl
+
+
+@final
+@frozen(kw_only=True)
+class Prepared(Dataset):
+    """HDF5 in the prepared layout: one file of trajectories, or one file for each trajectory.
+
+    A file holds a dataset `data` of shape (N, *grid, T, C); in a folder, each `data_{i}.hdf5` holds one of
+    shape (*grid, T, C). A missing channel axis means C = 1. `{split}` in the URL stands for train or test.
+    Without it a single file is cut by position: its first `train` trajectories and its last `test` ones;
+    where only `test` or neither is given, the rest or the whole file is evaluated.
+    Without `channels`, the names stored with the data are used, else c0, c1, ….
+    """
+
+    name: ClassVar[str] = "prepared"
+    url: Location = field(metadata={"help": "HDF5 file, or folder of data_{i}.hdf5; {split} becomes train or test"})
+    channels: tuple[str, ...] | None = field(default=None, metadata={"help": "channel names, in the file's order"})
+    predicted: tuple[str, ...] | None = field(
+        default=None, metadata={"help": "channels that are predicted (default: all)"}
+    )
+    dimensions: int = field(default=2, validator=in_((1, 2, 3)), metadata={"help": "number of space axes"})
+
+    def build(self, split: Split, cache: Path) -> Trajectories:
+        """Open one split. Raises DataError naming the file."""
+        from opframe_prepared.reader import open_prepared
+
+        return open_prepared(self, split)
+
+
+@hookimpl
+def opframe_components() -> Sequence[type[Component]]:
+    return [Prepared]
