@@ -6,6 +6,9 @@ import json
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +58,8 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._processes.wait()
         try:
-            save(state, checkpoint_id=partial)
+            with _quiet():
+                save(state, checkpoint_id=partial, no_dist=self._processes.count == 1)
             if self._processes.leads:
                 self._finish(partial, final, mark)
         except (OSError, RuntimeError, CheckpointException) as error:
@@ -146,7 +150,8 @@ def restore_state(
     if not known_random:
         state.pop(f"random_{processes.rank}")
     try:
-        load(state, checkpoint_id=path)
+        with _quiet():
+            load(state, checkpoint_id=path, no_dist=processes.count == 1)
     except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
         first = str(error).splitlines()[0]
         raise RunError(f"{path}: cannot be loaded ({first}); remove it to continue from the one before") from error
@@ -155,6 +160,14 @@ def restore_state(
     if known_random:
         _set_random_state(state[f"random_{processes.rank}"])
     return int(state["progress"]["step"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that one process saves as one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _random_state() -> dict[str, torch.Tensor]:

@@ -163,10 +163,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _how_to_continue(arguments: argparse.Namespace) -> str:
+    processes = os.environ.get("LOCAL_WORLD_SIZE", str(arguments.nproc))
     words = ["opframe", "run", str(arguments.config), "--resume"]
-    words += ["--nproc", str(arguments.nproc)] if arguments.nproc > 1 else []
-    words += [word for override in arguments.overrides for word in ("--set", override)]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--nproc", processes] if processes != "1" else []), *_overrides(arguments)])
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    return [word for override in arguments.overrides for word in ("--set", override)]
 
 
 def _launch(arguments: argparse.Namespace, experiment: Experiment) -> NoReturn:
@@ -176,7 +179,10 @@ def _launch(arguments: argparse.Namespace, experiment: Experiment) -> NoReturn:
     folder = RunFolder(path=Path(experiment.run.folder))
     folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}"]
-    command = [sys.executable, *torchrun, "-m", "opframe", *sys.argv[1:]]
+    words = ["run", str(arguments.config), *_overrides(arguments)]
+    words += ["--resume"] if arguments.resume else []
+    words += ["--stop-at", str(arguments.stop_at)] if arguments.stop_at is not None else []
+    command = [sys.executable, *torchrun, "-m", "opframe", *words]
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // arguments.nproc, 1)))
     sys.stdout.flush()
     os.execv(sys.executable, command)

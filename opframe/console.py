@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-_LINES = 10  # lines that a bar becomes where there is no terminal
+_SECONDS = 10.0  # between the lines that a bar becomes where there is no terminal
 
 
 class Bar:
@@ -18,8 +18,8 @@ class Bar:
     def __init__(self, console: Console, what: str, total: int, done: int = 0, shown: bool = True) -> None:
         self._console = console
         self._what, self._total, self._shown = what, total, shown
-        self._next_line = done
         self._started, self._first = time.monotonic(), done
+        self._last_line = self._started
         self._progress: Progress | None = None
         if shown and console.is_terminal:
             self._progress = Progress(
@@ -49,9 +49,9 @@ class Bar:
         """Move to `done`, with a few words on how it goes."""
         if self._progress:
             self._progress.update(self._task, completed=done, words=words)
-        elif self._shown and done >= self._next_line:
-            self._next_line = done + max(self._total // _LINES, 1)
-            left = (time.monotonic() - self._started) / max(done - self._first, 1) * (self._total - done)
+        elif self._shown and (done >= self._total or time.monotonic() - self._last_line > _SECONDS):
+            self._last_line = time.monotonic()
+            left = (self._last_line - self._started) / max(done - self._first, 1) * (self._total - done)
             self._console.print(f"{self._what} {done}/{self._total}  {words}  {left:.0f} s left", highlight=False)
 
 

@@ -65,7 +65,7 @@ class RunFolder:
             lines = "".join(f"\n  {line}" for line in differing)
             raise RunError(f"{self.path} holds another experiment; it differs in{lines}\nchoose another run.folder")
         if not resume:
-            raise RunError(f"{self.path} holds {found}\ncontinue it: {how}\nor choose another run.folder")
+            raise RunError(f"{self.path} holds {found}\ncontinue or evaluate it: {how}\nor choose another run.folder")
 
     def describe(self, experiment: Experiment, catalog: Catalog, device: torch.device, processes: int) -> None:
         """Write config.toml and environment.json."""

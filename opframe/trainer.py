@@ -43,7 +43,7 @@ def wrap(backbone: nn.Module, loss: LossFunction, settings: Settings, processes:
     if settings.compile:
         task.compile()
     if processes.count > 1:
-        task = DistributedDataParallel(task, broadcast_buffers=False)
+        task = DistributedDataParallel(task)
     return task
 
 
@@ -73,6 +73,7 @@ class Trainer:
     step: int = 0
     _interrupted: bool = field(default=False, init=False)
     _losses: dict[str, Tensor] = field(factory=dict, init=False)
+    _rate: float = field(default=0.0, init=False)
     _norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)
     _clock: tuple[float, int] = field(factory=lambda: (time.monotonic(), 0), init=False)
     _saved: int = field(default=-1, init=False)
@@ -97,10 +98,12 @@ class Trainer:
         """One optimizer step on this process's share of a global batch."""
         parts = split_batch(batch, self.settings.accumulate)
         for index, part in enumerate(parts):
-            with self._autocast(), self._synchronised(index == len(parts) - 1):
-                losses = self.task(part)
-                (sum(losses.values()) / len(parts)).backward()
+            with self._synchronised(index == len(parts) - 1):
+                with self._autocast():
+                    losses = self.task(part)
+                torch.stack(list(losses.values())).sum().div(len(parts)).backward()
         self._norm = clip_grad_norm_(self.backbone.parameters(), self.settings.clip)
+        self._rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,6 +114,7 @@ class Trainer:
         """Evaluate on held-out trajectories; returns the mean roll-out error."""
         report = self.evaluator.evaluate(self.backbone)
         self.backbone.train()
+        self._clock = (time.monotonic(), 0)
         if self.journal:
             self.journal.write(self.step, "evaluation", report.numbers())
         return report.mean_error()
@@ -128,17 +132,19 @@ class Trainer:
     def _log(self, samples: int) -> bool:
         """Every few steps: numbers to journal and bar. Returns whether a signal asked any process to stop."""
         started, count = self._clock
-        self._clock = (started, count + samples * self.processes.count)
+        self._clock = (started, count + samples * self.processes.count)  # of this stretch between entries
         if not self._due(self.settings.log_every):
             return self._interrupted and self.processes.count == 1
         self._check_finite()
         rate = self._clock[1] / (time.monotonic() - started)
-        numbers = {name: float(value) for name, value in self._losses.items()}
-        numbers |= {"gradient_norm": float(self._norm), "learning_rate": float(self.schedule.get_last_lr()[0])}
+        self._clock = (time.monotonic(), 0)
+        means = self.processes.sum(torch.stack(list(self._losses.values()))) / self.processes.count
+        losses = dict(zip(self._losses, means.tolist(), strict=True))
         if self.journal:
-            self.journal.write(self.step, "train", {**numbers, "samples_per_second": rate})
-        loss = " ".join(f"{name} {float(value):.4f}" for name, value in self._losses.items())
-        self.bar.show(self.step, f"{loss}  lr {numbers['learning_rate']:.2e}  {rate:.0f} samples/s")
+            others = {"gradient_norm": float(self._norm), "learning_rate": self._rate, "samples_per_second": rate}
+            self.journal.write(self.step, "train", losses | others)
+        words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        self.bar.show(self.step, f"{words}  lr {self._rate:.2e}  {rate:.0f} samples/s")
         return self.processes.any(self._interrupted)
 
     def _check_finite(self) -> None:

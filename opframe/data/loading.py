@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -108,15 +109,17 @@ def make_loader(windows: Windows, plan: Plan, workers: int, pin: bool) -> Statef
     is not kept. Its generator is its own: drawing from the global one would change the weights on resume.
     Workers are spawned, as HDF5 handles and thread pools do not survive a fork.
     """
-    return StatefulDataLoader(
-        windows,
-        batch_sampler=plan,
-        collate_fn=Collate(history=windows.fields.history),
-        num_workers=workers,
-        pin_memory=pin,
-        multiprocessing_context="spawn" if workers else None,
-        generator=torch.Generator().manual_seed(plan.seed),
-    )
+    with warnings.catch_warnings():  # torchdata calls a function that torch has deprecated
+        warnings.filterwarnings("ignore", message=".*set_vital")
+        return StatefulDataLoader(
+            windows,
+            batch_sampler=plan,
+            collate_fn=Collate(history=windows.fields.history),
+            num_workers=workers,
+            pin_memory=pin,
+            multiprocessing_context="spawn" if workers else None,
+            generator=torch.Generator().manual_seed(plan.seed),
+        )
 
 
 def batches(loader: StatefulDataLoader) -> Iterator[Batch]:

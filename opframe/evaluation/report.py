@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.table import Table
 from torch import nn
 
@@ -22,22 +24,25 @@ _COLUMNS = 5  # times shown of a roll-out
 
 def make_table(report: Report) -> Table:
     """Both measures for the model and the two baselines, a row for each dataset."""
-    table = Table(title="L2RE on held-out trajectories")
-    for heading in ("dataset", "frames"):
-        table.add_column(heading)
+    table = Table(title="L2RE on held-out trajectories", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("\ndataset", no_wrap=True)
+    table.add_column("\nframes", justify="right")
     for measure in ("one step", "roll-out"):
-        for name in _FORECASTS:
-            table.add_column(f"{measure}\n{name}", justify="right")
-    for item in report.datasets:
-        table.add_row(*_cells(item))
+        for name in ("model", "persist.", "linear"):
+            table.add_column(f"{measure}\n{name}", justify="right", no_wrap=True)
+    for zero_shot, rows in groupby(report.datasets, lambda item: item.zero_shot):
+        if zero_shot:
+            table.add_section()
+            table.add_row("zero-shot:")
+        for item in rows:
+            table.add_row(item.title, *_numbers(item))
     return table
 
 
-def _cells(item: DatasetReport) -> list[str]:
-    title = item.title + (" (zero-shot)" if item.zero_shot else "")
+def _numbers(item: DatasetReport) -> list[str]:
     steps = [f"{item.scores[name].step:.4f}" for name in _FORECASTS]
     fulls = [f"{item.scores[name].full:.4f}" for name in _FORECASTS]
-    return [title, str(len(item.scores["model"].frames)), *steps, *fulls]
+    return [str(len(item.scores["model"].frames)), *steps, *fulls]
 
 
 def verdict(report: Report) -> list[str]:
@@ -53,7 +58,9 @@ def write_report(folder: Path, title: str, report: Report, facts: Sequence[str])
     head = ["dataset", "frames", *(f"{measure}, {name}" for measure in ("one step", "roll-out") for name in _FORECASTS)]
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), "", "## L2RE on held-out trajectories", ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * 6 + "|"]
-    lines += ["| " + " | ".join(_cells(item)) + " |" for item in report.datasets]
+    for item in report.datasets:
+        name = item.title + (" (zero-shot)" if item.zero_shot else "")
+        lines.append("| " + " | ".join([name, *_numbers(item)]) + " |")
     lines += ["", *verdict(report), ""]
     lines += [
         "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "

@@ -123,8 +123,8 @@ def _fault(item: Any) -> str | None:
         return f"{item.__name__} is abstract; it lacks {', '.join(sorted(item.__abstractmethods__))}"
     if "__attrs_attrs__" not in vars(item):
         return f"{item.__name__} is not an attrs class; decorate it with @attrs.frozen(kw_only=True)"
-    if not all(field.kw_only for field in attrs.fields(item)) or item.__setattr__ is object.__setattr__:
-        return f"{item.__name__} is not frozen and keyword-only; decorate it with @attrs.frozen(kw_only=True)"
+    if not all(field.kw_only for field in attrs.fields(item)):
+        return f"{item.__name__} takes settings by position; decorate it with @attrs.frozen(kw_only=True)"
     if not isinstance(vars(item).get("name"), str) or not item.name:
         return f'{item.__name__} has no name; add `name: ClassVar[str] = "..."`'
     return None

@@ -1,0 +1,70 @@
+"""Roll-out with input noise, and relative error (DPOT, arXiv 2403.03542, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from opframe_registry import Batch, Prediction
+
+
+def relative_l2(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """‖prediction − target‖₂ / (‖target‖₂ + 1e-8) of every sample: (B, T, C, *grid) -> (B,).
+
+    Norms are taken for each channel over time and space, where the mask is not zero. The mean is over the
+    channels that have such a point; a sample without any has the error 0. `mask` broadcasts against the others.
+    """
+    mask = mask.expand(target.shape)
+    space_time = (1, *range(3, target.ndim))
+    error = torch.linalg.vector_norm((prediction - target) * mask, dim=space_time)
+    size = torch.linalg.vector_norm(target * mask, dim=space_time)
+    effective = (mask != 0).flatten(3).any(3).any(1)  # (B, C)
+    ratios = torch.where(effective, error / (size + 1e-8), 0.0)
+    return ratios.sum(1) / effective.sum(1).clamp(min=1)
+
+
+@frozen(kw_only=True)
+class AutoregressiveLoss:
+    """The loss function of `RelativeL2`, which says what it computes."""
+
+    name: str
+    steps: int
+    noise: float
+    relative_to_rms: bool
+    penalty_weight: float
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Losses by name: the relative error, and the backbone's penalties with their weight."""
+        window, horizon = batch.inputs, batch.targets.shape[1] // self.steps
+        mask = batch.mask.expand(batch.targets.shape)
+        generators = [torch.Generator(window.device).manual_seed(seed) for seed in batch.seeds.tolist()]
+        losses: dict[str, Tensor] = {}
+        for start in range(0, batch.targets.shape[1], horizon):
+            window = self._noisy(window, generators)
+            prediction: Prediction = model(window)
+            step = slice(start, start + horizon)
+            error = relative_l2(prediction.field, batch.targets[:, step], mask[:, step]).mean()
+            _add(losses, {self.name: error})
+            _add(losses, {name: self.penalty_weight * penalty for name, penalty in prediction.penalties.items()})
+            window = torch.cat([window, prediction.field], dim=1)[:, -window.shape[1] :]
+        return losses
+
+    def _noisy(self, window: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Add noise of the scale of each sample's channels, drawn from each sample's own generator."""
+        if self.noise == 0:
+            return window
+        scale = torch.linalg.vector_norm(window, dim=(1, *range(3, window.ndim)), keepdim=True)
+        if self.relative_to_rms:
+            scale = scale / (window[0, :, 0].numel() ** 0.5)
+        normal = torch.empty_like(window, memory_format=torch.contiguous_format)
+        for sample, generator in zip(normal, generators, strict=True):
+            sample.normal_(generator=generator)
+        return torch.addcmul(window, normal, scale, value=self.noise)
+
+
+def _add(losses: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        losses[name] = losses[name] + value if name in losses else value

@@ -1,0 +1,58 @@
+"""Fixtures: the installed catalogue, a small experiment, and the command line as a person calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from opframe_registry import Catalog, discover
+from support import EXPERIMENT, waves, write_prepared
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Arrays as small as those of the tests are faster on one thread, above all on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    """The components of this installation."""
+    return discover()
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """A small experiment on two prepared datasets of one and two channels, ready to run in `tmp_path`."""
+    write_prepared(tmp_path / "one.h5", waves(6, 12, 16))
+    write_prepared(tmp_path / "two.h5", waves(6, 10, 16, channels=2))
+    path = tmp_path / "experiment.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def opframe() -> Command:
+    """Run the command line in a process of its own, with one thread so that results are comparable."""
+
+    def call(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **options.pop("env", {})}
+        return subprocess.run(
+            [sys.executable, "-m", "opframe", *map(str, words)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=300,
+            **options,
+        )
+
+    return call

@@ -1,0 +1,143 @@
+"""The command line: what it prints, leaves behind and answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from conftest import Command
+from support import EXPERIMENT, ROOT, waves, write_prepared
+
+
+def test_a_run_leaves_a_folder_that_explains_itself(experiment: Path, opframe: Command) -> None:
+    done = opframe("run", experiment, "--set", "evaluation.figures=true", "--set", "trainer.evaluate_every=4")
+    assert done.returncode == 0, done.stderr
+    assert "L2RE on held-out trajectories" in done.stdout
+    folder = experiment.parent / "run"
+    report = json.loads((folder / "report.json").read_text())
+    assert [item["title"] for item in report["datasets"]] == ["one", "two"]
+    beaten = all(
+        item["scores"]["model"][measure] < item["scores"]["persistence"][measure]
+        for item in report["datasets"]
+        for measure in ("step", "full")
+    )
+    assert ("The model beats persistence on every dataset" in done.stdout) is beaten
+    assert ("The model does NOT beat persistence on" in done.stdout) is not beaten
+    resolved = tomllib.loads((folder / "config.toml").read_text())
+    assert resolved["backbone"]["mlp_ratio"] == 1.0
+    environment = json.loads((folder / "environment.json").read_text())
+    assert {"device", "packages", "plugins", "git_commit", "command"} <= set(environment)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [4, 8]
+    events = EventAccumulator(str(folder / "events"))
+    events.Reload()
+    assert {"train/relative_l2", "train/learning_rate", "evaluation/mean/full"} <= set(events.Tags()["scalars"])
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {"rollout_one.png", "rollout_two.png", "error_against_time.png"}
+    assert "![rollout_one](figures/rollout_one.png)" in (folder / "report.md").read_text()
+
+
+def test_a_run_can_be_repeated_from_its_folder(experiment: Path, opframe: Command) -> None:
+    assert opframe("run", experiment).returncode == 0
+    again = opframe("run", experiment.parent / "run" / "config.toml", "--set", f"run.folder={experiment.parent / 'b'}")
+    assert again.returncode == 0, again.stderr
+    reports = [(experiment.parent / name / "report.json").read_text() for name in ("run", "b")]
+    assert reports[0] == reports[1]
+
+
+def test_an_existing_run_is_described_and_not_overwritten(experiment: Path, opframe: Command) -> None:
+    assert opframe("run", experiment, "--stop-at", 4).returncode == 0
+    again = opframe("run", experiment)
+    assert again.returncode == 2
+    assert "holds a run that stopped at step 4 of 8" in again.stderr
+    assert f"continue or evaluate it: opframe run {experiment} --resume" in again.stderr
+    assert opframe("run", experiment, "--resume").returncode == 0
+    assert "holds a finished run (8 steps)" in opframe("run", experiment).stderr
+
+
+def test_a_folder_with_another_experiment_is_refused_naming_what_differs(experiment: Path, opframe: Command) -> None:
+    assert opframe("run", experiment, "--stop-at", 4).returncode == 0
+    for flag in ([], ["--resume"], ["--resume", "--nproc", "2"]):
+        other = opframe("run", experiment, *flag, "--set", "backbone.depth=2", "--set", "run.seed=5")
+        assert other.returncode == 2
+        assert "backbone.depth: 1 there, 2 here" in other.stderr
+        assert "run.seed: 0 there, 5 here" in other.stderr
+    (experiment.parent / "mine").mkdir()
+    (experiment.parent / "mine" / "thesis.txt").write_text("precious")
+    mine = opframe("run", experiment, "--set", f"run.folder={experiment.parent / 'mine'}")
+    assert (mine.returncode, "is not a run of opframe" in mine.stderr) == (2, True)
+    assert [path.name for path in (experiment.parent / "mine").iterdir()] == ["thesis.txt"]
+
+
+def damage(folder: Path, how: str) -> None:
+    """Make one file of the small experiment bad."""
+    path = folder / "one.h5"
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-5000])
+    elif how == "not finite":
+        with h5py.File(path, "a") as file:
+            file["data"][3, 5, 6, :, 0] = np.nan
+    elif how == "too short":
+        write_prepared(path, waves(6, 4, 16))
+    elif how == "wrong shape":
+        write_prepared(path, waves(6, 12, 16)[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("how", "settings", "expected"),
+    [
+        ("missing", [], "one.h5: no such file"),
+        ("truncated", [], "one.h5: cannot be read as HDF5; truncated"),
+        ("not finite", [], "one: trajectory 3 holds nan in frame"),
+        ("not finite", ["data.workers=1"], "one: trajectory 3 holds nan in frame"),
+        ("too short", [], "one: trajectories have 4 frames, but a window takes 5"),
+        ("wrong shape", [], "'data' has shape (16, 12, 1); expected (N, *grid, T, C)"),
+        ("", ["backbone.patch=3"], "patch = 3 does not divide the grid 16×16"),
+        ("", ["backbone.type=dpott"], "unknown backbone 'dpott'; did you mean 'dpot'?"),
+        ("", ["data.batch_size=5", "trainer.accumulate=2"], "data.batch_size = 5 cannot be shared"),
+        ("", ["datasets.0.url=nowhere://x.h5"], "nowhere"),
+        ("", ["data.grid=[16]"], "data.grid: [16] has 1 axes, but one is given on the grid [16, 16]"),
+        ("", ["optimizer.learning_rate=1e30", "trainer.steps=20"], "training diverged"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    experiment: Path, opframe: Command, how: str, settings: list[str], expected: str
+) -> None:
+    damage(experiment.parent, how)
+    done = opframe("run", experiment, *[word for setting in settings for word in ("--set", setting)])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_says_what_would_run_and_what_is_missing(experiment: Path, opframe: Command) -> None:
+    ready = opframe("check", experiment)
+    assert ready.returncode == 0, ready.stderr
+    assert "one: 4 trajectories of 12 frames, grid 16x16, channels c0" in ready.stdout
+    assert "ready to run" in ready.stdout
+    assert not (experiment.parent / "run").exists()
+    experiment.write_text(EXPERIMENT + '[[zero_shot]]\ntype = "navier_stokes"\n')
+    assert "has not been prepared yet" in opframe("check", experiment).stdout
+
+
+def test_show_prints_keys_defaults_help_and_presets(opframe: Command) -> None:
+    shown = opframe("show", "dpot").stdout
+    assert "Fourier-attention transformer" in shown
+    assert "mlp_ratio" in shown
+    assert 'size = "tiny": width = 512' in shown
+    unknown = opframe("show", "nothing")
+    assert (unknown.returncode, "unknown component 'nothing'" in unknown.stderr) == (2, True)
+
+
+def test_the_configuration_page_is_the_one_that_the_classes_generate(opframe: Command) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert opframe("schema", "--markdown").stdout == page

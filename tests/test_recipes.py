@@ -1,0 +1,57 @@
+"""The configs that come with opframe are valid, and the published recipes are the published ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from opframe.assembly import build_backbone
+from opframe.config import load_experiment
+from opframe_registry import Catalog, Fields
+from support import ROOT
+
+PARTS = {"default", "dpot_mixture", "dpot"}  # files that others include
+ALL = sorted(path for path in (ROOT / "configs").rglob("*.toml") if path.stem not in PARTS)
+MILLIONS = {"tiny": 7.5, "small": 30.8, "medium": 122, "large": 509, "huge": 1030}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_config_is_valid(catalog: Catalog, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPFRAME_DATA", "s3://bucket/prepared")
+    experiment = load_experiment(path, catalog)
+    assert experiment.title
+    assert Path(experiment.run.folder).resolve().is_relative_to(ROOT / "runs")
+
+
+@pytest.mark.parametrize("size", MILLIONS)
+def test_published_recipes_have_the_published_sizes_and_mixture(
+    catalog: Catalog, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPFRAME_DATA", "/data")
+    experiment = load_experiment(ROOT / "configs" / "paper" / f"dpot_{size}.toml", catalog)
+    assert [dataset.weight for dataset in experiment.datasets] == [8, 2, 8, 1, 1, 1, 1, 20, 20, 1, 3, 1]
+    sizes = [dataset.train for dataset in experiment.datasets]
+    assert sizes == [1000, 9800, 1000, 9000, 9000, 9000, 9000, 900, 900, 6500, 3100, 9000]
+    assert [dataset.rollout for dataset in experiment.datasets] == [10, 20, 20, 11, 11, 11, 11, 91, 91, 4, 46, 10]
+    assert experiment.datasets[0].url == "/data/ns2d_fno_1e-5/{split}"
+    assert experiment.data.grid == (128, 128)
+    assert (experiment.data.history, experiment.data.batch_size) == (10, 160)
+    assert experiment.objective.noise == (5e-5 if size in ("large", "huge") else 5e-4)
+    assert (experiment.optimizer.betas, experiment.optimizer.weight_decay) == ((0.9, 0.9), 1e-6)
+    with torch.device("meta"):
+        fields = Fields(channels=("a", "b", "c", "d"), grid=(128, 128), history=10)
+        backbone = build_backbone(experiment, fields)
+    width, classes = experiment.backbone.width, 12
+    head = 2 * (width**2 + width) + width * classes + classes  # of the classification head, which is counted in
+    weights = head + sum(weight.numel() for weight in backbone.parameters())
+    assert weights / 1e6 == pytest.approx(MILLIONS[size], rel=0.02)
+
+
+def test_the_first_experiments_differ_from_the_default_in_what_they_are_about(catalog: Catalog) -> None:
+    folder = ROOT / "configs" / "experiments"
+    assert len(load_experiment(folder / "one_dataset.toml", catalog).datasets) == 1
+    for noise in ("1e-5", "1e-4", "1e-3"):
+        assert load_experiment(folder / f"noise_{noise}.toml", catalog).objective.noise == float(noise)
+    assert [load_experiment(folder / f"heads_{count}.toml", catalog).backbone.heads for count in (1, 4)] == [1, 4]
