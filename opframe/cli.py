@@ -100,14 +100,12 @@ def _named(catalog: Catalog, name: str) -> list[tuple[Plugin, type[Component]]]:
 
 
 def _show_component(console: Console, plugin: Plugin, item: type[Component]) -> None:
-    from inspect import cleandoc
-
     from rich.table import Table
 
-    from opframe.describe import keys
+    from opframe.describe import keys, paragraphs
 
     console.print(f"[bold]{item.kind} {item.name}[/bold] from {plugin.distribution} (plugin {plugin.name})")
-    console.print(escape(cleandoc(item.__doc__ or "")), "\n")
+    console.print(escape(paragraphs(item)), "\n")
     table = Table("key", "type", "default", "help", title="keys", title_justify="left")
     for key in keys(item):
         table.add_row(key.name, key.type, key.default, key.help)

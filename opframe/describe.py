@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from inspect import cleandoc
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -88,6 +89,12 @@ def type_in_words(annotation: Any) -> str:
 def summary(class_: type) -> str:
     """The first line of a class's docstring."""
     return (class_.__doc__ or "").strip().split("\n")[0]
+
+
+def paragraphs(class_: type) -> str:
+    """A class's docstring with one line for each paragraph, to be wrapped to any width."""
+    text = cleandoc(class_.__doc__ or "")
+    return re.sub(r"(?<=\S)\n(?=[^\s*|-])", " ", text)
 
 
 def markdown(catalog: Catalog) -> str:

@@ -101,7 +101,7 @@ class Trainer:
             with self._synchronised(index == len(parts) - 1):
                 with self._autocast():
                     losses = self.task(part)
-                torch.stack(list(losses.values())).sum().div(len(parts)).backward()
+                torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(parts))
         self._norm = clip_grad_norm_(self.backbone.parameters(), self.settings.clip)
         self._rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()

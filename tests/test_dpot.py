@@ -159,7 +159,7 @@ def test_the_computation_compiles_to_one_graph() -> None:
 
     network = DPOT(width=16, depth=2, heads=2, patch=4, normalize=True).build(grid_of(2, 8, 8))
     inputs = torch.randn(2, 4, 2, 8, 8)
-    compiled = torch.compile(network._frames, backend=count)(inputs)
+    compiled = torch.compile(network, backend=count, fullgraph=True)(inputs).field
     assert len(graphs) == 1
     assert torch.equal(compiled, network(inputs).field)
 

@@ -53,7 +53,7 @@ class RelativeL2(Objective):
             multiples = " or ".join(str(count) for count in (below, below + fields.horizon) if count)
             raise ConfigError(
                 f"[objective] frames = {self.frames} cannot be predicted {fields.horizon} at a time; "
-                f"set frames to {multiples}, or change the horizon"
+                f"set frames to {multiples}, or change data.horizon"
             )
         from opframe_autoregressive.loss import AutoregressiveLoss
 

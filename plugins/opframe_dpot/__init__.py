@@ -72,7 +72,7 @@ class DPOT(Backbone):
         if any(points % self.patch for points in fields.grid):
             raise ConfigError(
                 f"[backbone] patch = {self.patch} does not divide the grid {_shape(fields.grid)}; "
-                f"set patch to one of {_divisors(*fields.grid)}, or change data.resolution"
+                f"set patch to one of {_divisors(*fields.grid)}, or change data.grid"
             )
         from opframe_dpot.network import DPOTNet
 

@@ -9,12 +9,13 @@ Shapes use one alphabet: B batch, T time, C channel, X Y Z grid; `*grid` is X, Y
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType, Protocol
 
-import attrs
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
@@ -76,12 +77,12 @@ class Fields:
     horizon: int = 1
 
 
-@frozen(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # torch.compile traces a dataclass, an attrs class it does not
 class Prediction:
     """What a backbone returns: `field` (B, horizon, C, *grid) and scalar penalties by name."""
 
     field: Tensor
-    penalties: Mapping[str, Tensor] = attrs.field(factory=dict)
+    penalties: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 @frozen(kw_only=True, eq=False)
