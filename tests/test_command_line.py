@@ -104,7 +104,7 @@ def damage(folder: Path, how: str) -> None:
         ("", ["backbone.patch=3"], "patch = 3 does not divide the grid 16×16"),
         ("", ["backbone.type=dpott"], "unknown backbone 'dpott'; did you mean 'dpot'?"),
         ("", ["data.batch_size=5", "trainer.accumulate=2"], "data.batch_size = 5 cannot be shared"),
-        ("", ["datasets.0.url=nowhere://x.h5"], "nowhere"),
+        ("", ["datasets.0.url=nowhere://x.h5"], "nowhere://x.h5: Protocol not known: nowhere"),
         ("", ["data.grid=[16]"], "data.grid: [16] has 1 axes, but one is given on the grid [16, 16]"),
         ("", ["optimizer.learning_rate=1e30", "trainer.steps=20"], "training diverged"),
     ],

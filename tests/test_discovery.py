@@ -122,6 +122,7 @@ def test_packages_entry_points_and_folders_agree() -> None:
     assert set(declared.values()) == folders
     assert {f"opframe_{name}" for name in declared} == folders
     assert {point.value for point in entry_points(group="opframe.v1") if point.dist.name == "opframe"} == folders
+    assert folders < set(project["tool"]["mypy"]["packages"])
     contracts = project["tool"]["importlinter"]["contracts"]
     assert set(contracts[1]["forbidden_modules"]) == folders == set(contracts[2]["modules"])
 

@@ -6,7 +6,8 @@ in one file per trajectory; a missing channel axis means C = 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
@@ -30,13 +31,27 @@ def local_path(url: str) -> str:
 
 def open_hdf5(url: str) -> h5py.File:
     """Open an HDF5 file for reading, from anything fsspec opens. Raises DataError."""
-    try:
+    with _explained(url):
         if is_local(url):
             return h5py.File(local_path(url), "r")
         return h5py.File(fsspec.open(url, "rb").open(), "r")
+
+
+def find_files(folder: str, pattern: str) -> list[str]:
+    """URLs of the files of a folder whose names match a glob pattern, from anything fsspec lists. Raises DataError."""
+    with _explained(folder):
+        filesystem, path = fsspec.core.url_to_fs(folder)
+        return [filesystem.unstrip_protocol(file) for file in filesystem.glob(f"{path}/{pattern}")]
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Says of which file an error is: h5py and fsspec do not always."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{url}: no such file") from error
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
         raise DataError(f"{url}: {error}") from error
     except OSError as error:
         raise DataError(f"{url}: cannot be read as HDF5; truncated or not HDF5? ({error})") from error

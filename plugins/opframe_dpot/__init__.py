@@ -25,7 +25,7 @@ class DPOT(Backbone):
 
     name: ClassVar[str] = "dpot"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "mini": {"width": 128, "depth": 4, "heads": 4, "patch": 4, "mlp_ratio": 1.0, "output_width": 32},
+        "mini": {"width": 128, "depth": 4, "heads": 4, "patch": 8, "mlp_ratio": 1.0, "output_width": 32},
         "tiny": {"width": 512, "depth": 4, "heads": 4, "patch": 8, "mlp_ratio": 1.0, "output_width": 32},
         "small": {"width": 1024, "depth": 6, "heads": 8, "patch": 8, "mlp_ratio": 1.0, "output_width": 32},
         "medium": {"width": 1024, "depth": 12, "heads": 8, "patch": 8, "mlp_ratio": 4.0, "output_width": 32},

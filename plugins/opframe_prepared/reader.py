@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 from attrs import evolve
 
-from opframe.data.storage import PreparedTrajectories, inspect
+from opframe.data.storage import PreparedTrajectories, find_files, inspect
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
 if TYPE_CHECKING:
@@ -53,11 +52,10 @@ def _cut(component: Prepared, split: Split, have: int) -> tuple[int, int]:
 
 def _folder(component: Prepared, url: str) -> list[str]:
     """The files data_{i}.hdf5 of a folder, in the order of i."""
-    filesystem, path = fsspec.core.url_to_fs(url)
     numbered = {}
-    for file in filesystem.glob(f"{path}/data_*.hdf5"):
+    for file in find_files(url, "data_*.hdf5"):
         if match := re.search(r"data_(\d+)\.hdf5$", file):
-            numbered[int(match[1])] = filesystem.unstrip_protocol(file)
+            numbered[int(match[1])] = file
     if not numbered:
         raise DataError(f"{component.title}: {url} holds no files data_{{i}}.hdf5 (or does not exist)")
     return [numbered[index] for index in sorted(numbered)]

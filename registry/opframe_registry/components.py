@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, optional
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ class Batch:
     mask: Tensor
     dataset: Tensor
     seeds: Tensor
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, for copies to a GPU that do not wait; torch's loaders call this."""
+        names = ("inputs", "targets", "mask", "dataset")
+        return evolve(self, **{name: getattr(self, name).pin_memory() for name in names})
 
 
 @frozen(kw_only=True)
