@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def _location(value: Any, _: Any) -> Location:
         raise ValueError(f"expected a path or URL, got {_shown(value)}")
     if "://" in value or not isinstance(value, Text):
         return Location(str(value))
-    return Location(str(value.folder / Path(value).expanduser()))
+    return Location(os.path.normpath(value.folder / Path(value).expanduser()))
 
 
 def _one_of(value: Any, type_: Any) -> Any:

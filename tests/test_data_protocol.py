@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from opframe.data.mixture import Source, channel_slots, evaluation_mask, open_source, read_frames
-from opframe_registry import DataError, Fields, Metadata
+from opframe_registry import Catalog, DataError, Dataset, Fields, Metadata
 from support import GOLDEN
 
 CASES = json.loads((GOLDEN / "data_protocol.json").read_text())["cases"]
@@ -79,8 +79,7 @@ def test_a_value_that_is_not_finite_is_named_with_trajectory_frame_channel_and_p
         read_frames(in_memory(values), 2, 1, 6, fields)
 
 
-def test_too_few_frames_for_a_window_are_an_error_that_counts_them(catalog) -> None:
-    from opframe_registry import Dataset
+def test_too_few_frames_for_a_window_are_an_error_that_counts_them(catalog: Catalog) -> None:
 
     component = catalog.get(Dataset, "prepared")(url="x.h5", label="short")
     trajectories = in_memory(np.zeros((1, 6, 1, 4, 4), "f4")).trajectories
@@ -88,3 +87,13 @@ def test_too_few_frames_for_a_window_are_an_error_that_counts_them(catalog) -> N
         open_source(component, trajectories, history=10, frames=1)
     with pytest.raises(DataError, match="rollout = 5 after 4 frames"):
         open_source(attrs.evolve(component, rollout=5), trajectories, history=4, frames=1)
+
+
+def test_a_stride_thins_frames_everywhere_alike(catalog: Catalog) -> None:
+    values = np.arange(11, dtype="f4")[None, :, None, None, None] + np.zeros((2, 11, 1, 4, 4), "f4")
+    trajectories = in_memory(values).trajectories
+    component = catalog.get(Dataset, "prepared")(url="x.h5", stride=3)
+    source = open_source(component, trajectories, history=2, frames=1)
+    assert (source.metadata.frames, source.rollout, source.population(3).starts) == (4, 2, 2)
+    fields = Fields(channels=("a",), grid=(4, 4), history=2)
+    assert read_frames(source, 1, 1, 4, fields)[:, 0, 0, 0].tolist() == [3.0, 6.0, 9.0]

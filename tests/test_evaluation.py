@@ -110,5 +110,7 @@ def test_a_model_that_loses_to_persistence_is_said_to() -> None:
     won = DatasetReport(title="won", scores={"model": good, "persistence": attrs.evolve(bad, step=0.2)}, **common)
     lost = DatasetReport(title="lost", scores={"model": bad, "persistence": attrs.evolve(bad, full=0.2)}, **common)
     tied = DatasetReport(title="tied", scores={"model": good, "persistence": good}, **common)
+    slow = attrs.evolve(won, title="slow", scores={"model": attrs.evolve(good, first=0.4), "persistence": bad})
+    assert verdict(Report(datasets=(won, slow)))[-1] == "In the first frame alone, persistence is better on slow."
     assert verdict(Report(datasets=(lost,))) == ["The model does NOT beat persistence on lost."]
     assert verdict(Report(datasets=(won, tied, lost))) == ["The model does NOT beat persistence on tied, lost."]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
@@ -17,16 +18,25 @@ _RESIZING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @frozen(kw_only=True)
 class Source:
-    """One opened dataset of the mixture."""
+    """One opened dataset of the mixture, of which every `stride`-th frame is used.
+
+    `metadata` and everything that counts frames speaks of those.
+    """
 
     title: str
     weight: float
     rollout: int
     trajectories: Trajectories
+    stride: int = 1
 
     @property
     def metadata(self) -> Metadata:
-        return self.trajectories.metadata
+        return thinned(self.trajectories.metadata, self.stride)
+
+    def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames [start, stop) of one trajectory, shape (T, C, *native grid)."""
+        last = (stop - 1) * self.stride + 1
+        return self.trajectories.read(trajectory, start * self.stride, last)[:: self.stride]
 
     def population(self, frames: int) -> Population:
         """How many windows of `frames` frames there are."""
@@ -35,13 +45,19 @@ class Source:
         )
 
 
+def thinned(metadata: Metadata, stride: int) -> Metadata:
+    """The metadata of every `stride`-th frame."""
+    step = metadata.time_step and metadata.time_step * stride
+    return evolve(metadata, frames=(metadata.frames - 1) // stride + 1, time_step=step)
+
+
 def open_source(component: Dataset, trajectories: Trajectories, history: int, frames: int) -> Source:
     """Check that a dataset is long enough for the windows and the roll-out. Raises DataError."""
-    metadata = trajectories.metadata
+    metadata = thinned(trajectories.metadata, component.stride)
     if metadata.frames < history + frames:
         raise DataError(
             f"{component.title}: trajectories have {metadata.frames} frames, but a window takes {history + frames} "
-            f"({history} of history and {frames} to predict); lower data.history or objective.frames"
+            f"({history} of history and {frames} to predict); lower data.history, objective.frames or its stride"
         )
     rollout = component.rollout or metadata.frames - history
     if history + rollout > metadata.frames:
@@ -49,7 +65,13 @@ def open_source(component: Dataset, trajectories: Trajectories, history: int, fr
             f"{component.title}: rollout = {rollout} after {history} frames of history takes {history + rollout} "
             f"frames, but trajectories have {metadata.frames}"
         )
-    return Source(title=component.title, weight=component.weight, rollout=rollout, trajectories=trajectories)
+    return Source(
+        title=component.title,
+        weight=component.weight,
+        rollout=rollout,
+        trajectories=trajectories,
+        stride=component.stride,
+    )
 
 
 def channel_slots(sources: Sequence[Source]) -> tuple[str, ...]:
@@ -64,13 +86,13 @@ def channel_slots(sources: Sequence[Source]) -> tuple[str, ...]:
 
 def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
     """Frames on the mixture's grid and channels, (T, C, *grid) float32. Raises DataError if not finite."""
-    frames = source.trajectories.read(trajectory, start, stop)
+    frames = source.read(trajectory, start, stop)
     finite = np.isfinite(frames)
     if not finite.all():
         frame, channel, *point = (int(index) for index in np.argwhere(~finite)[0])
         raise DataError(
             f"{source.title}: trajectory {trajectory} holds {frames[frame, channel][tuple(point)]} in frame "
-            f"{start + frame}, channel '{source.metadata.channels[channel]}', at grid point {tuple(point)}"
+            f"{(start + frame) * source.stride}, channel '{source.metadata.channels[channel]}', at grid point {tuple(point)}"
         )
     return pad_channels(resize(torch.from_numpy(np.ascontiguousarray(frames)), fields.grid), len(fields.channels))
 

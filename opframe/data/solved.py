@@ -18,7 +18,7 @@ from torch import Tensor
 from opframe.data.storage import PreparedTrajectories
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
 
-_NOT_PHYSICS = {"label", "weight", "train", "test", "rollout"}
+_NOT_PHYSICS = {"label", "weight", "train", "test", "stride", "rollout"}
 
 
 class Solver(Protocol):

@@ -47,9 +47,13 @@ def _numbers(item: DatasetReport) -> list[str]:
 def verdict(report: Report) -> list[str]:
     """Whether the model beats persistence everywhere, in words."""
     lost = [item.title for item in report.datasets if not item.beats_persistence()]
-    if not lost:
-        return ["The model beats persistence on every dataset, in both measures."]
-    return [f"The model does NOT beat persistence on {', '.join(lost)}."]
+    lines = ["The model beats persistence on every dataset, in both measures."]
+    if lost:
+        lines = [f"The model does NOT beat persistence on {', '.join(lost)}."]
+    behind = [item.title for item in report.datasets if item.scores["model"].first > item.scores["persistence"].first]
+    if behind:
+        lines.append(f"In the first frame alone, persistence is better on {', '.join(behind)}.")
+    return lines
 
 
 def write_report(folder: Path, title: str, report: Report, facts: Sequence[str]) -> None:

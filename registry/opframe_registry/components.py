@@ -156,6 +156,7 @@ class Dataset(Component):
     test: int | None = field(
         default=None, validator=optional(gt(0)), metadata={"help": "test trajectories used (default: all)"}
     )
+    stride: int = field(default=1, validator=gt(0), metadata={"help": "use every n-th frame"})
     rollout: int | None = field(
         default=None,
         validator=optional(gt(0)),
