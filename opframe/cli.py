@@ -172,10 +172,14 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
 
 def _launch(arguments: argparse.Namespace, experiment: Experiment) -> NoReturn:
     """Become torchrun, which starts the processes. What is wrong is said before, once."""
+    from opframe.assembly import open_sources
     from opframe.folder import RunFolder
+    from opframe.job import prepare
 
     folder = RunFolder(path=Path(experiment.run.folder))
     folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
+    prepare(experiment, Console())
+    open_sources(experiment)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}"]
     words = ["run", str(arguments.config), *_overrides(arguments)]
     words += ["--resume"] if arguments.resume else []

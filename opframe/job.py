@@ -44,14 +44,15 @@ def run(request: Request, console: Console) -> Outcome:
         folder.claim(experiment, request.resume, request.how_to_continue)
         processes.wait()
         if processes.leads:
-            _prepare(experiment, console)
+            prepare(experiment, console)
         processes.wait()
         outcome = _train_and_report(request, folder, processes, console)
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
 
 
-def _prepare(experiment: Experiment, console: Console) -> None:
+def prepare(experiment: Experiment, console: Console) -> None:
+    """Let the datasets make what they need, with a bar for each. Raises DataError."""
     preparation = Preparation(console)
     try:
         assembly.prepare_data(experiment, preparation)
@@ -103,7 +104,7 @@ def _train(
     if step >= settings.steps:
         return Outcome(step=step, interrupted=False)
     order = assembly.build_order(experiment, sources.train)
-    stop_at = min(request.stop_at or settings.steps, settings.steps)
+    stop_at = max(min(request.stop_at or settings.steps, settings.steps), step)
     plan = assembly.training_plan(experiment, order, processes.rank, processes.count, range(step, stop_at))
     windows = assembly.training_windows(experiment, sources)
     loader = make_loader(windows, plan, experiment.data.workers, pin=processes.device.type == "cuda")

@@ -87,14 +87,19 @@ def channel_slots(sources: Sequence[Source]) -> tuple[str, ...]:
 def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
     """Frames on the mixture's grid and channels, (T, C, *grid) float32. Raises DataError if not finite."""
     frames = source.read(trajectory, start, stop)
-    finite = np.isfinite(frames)
-    if not finite.all():
-        frame, channel, *point = (int(index) for index in np.argwhere(~finite)[0])
-        raise DataError(
-            f"{source.title}: trajectory {trajectory} holds {frames[frame, channel][tuple(point)]} in frame "
-            f"{(start + frame) * source.stride}, channel '{source.metadata.channels[channel]}', at grid point {tuple(point)}"
-        )
+    if not np.isfinite(frames).all():
+        raise _not_finite(source, trajectory, start, frames)
     return pad_channels(resize(torch.from_numpy(np.ascontiguousarray(frames)), fields.grid), len(fields.channels))
+
+
+def _not_finite(source: Source, trajectory: int, start: int, frames: NDArray[np.float32]) -> DataError:
+    """Where the first value that is not finite lies, in the numbering of the file."""
+    frame, channel, *point = (int(index) for index in np.argwhere(~np.isfinite(frames))[0])
+    return DataError(
+        f"{source.title}: trajectory {trajectory} holds {frames[(frame, channel, *point)]} in frame "
+        f"{(start + frame) * source.stride}, channel '{source.metadata.channels[channel]}', "
+        f"at grid point {tuple(point)}"
+    )
 
 
 def resize(frames: Tensor, grid: tuple[int, ...]) -> Tensor:
