@@ -48,17 +48,19 @@ def component(catalog: Catalog) -> Dataset:
 def solve(
     component: Dataset, cache: Path, solver: Decay, together: int = 4, metadata: Metadata = METADATA
 ) -> list[str]:
-    """Prepare the training split; returns what was reported."""
+    """Prepare both splits, one trajectory for testing; returns what was reported."""
     said: list[str] = []
     report = lambda what, done, total: said.append(f"{what} {done}/{total}")  # noqa: E731
-    prepare_solved(component, solver, metadata, "train", cache, report, together)
+    both = {"train": metadata, "test": attrs.evolve(metadata, trajectories=1)}
+    prepare_solved(component, solver, both.__getitem__, cache, report, together)
     return said
 
 
 def test_a_dataset_is_solved_once_with_progress_and_read_back(component: Dataset, tmp_path: Path) -> None:
     said = solve(component, tmp_path, Decay())
     assert said[0] == "decay (train) 4/30"
-    assert said[-1] == "decay (train) 30/30"
+    assert "decay (train) 30/30" in said
+    assert said[-1] == "decay (test) 5/5"
     assert solve(component, tmp_path, Decay()) == []
     trajectories = open_solved(component, METADATA, "train", tmp_path)
     first, later = trajectories.read(3, 0, 1), trajectories.read(3, 3, 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -41,14 +41,32 @@ def solved_path(component: Dataset, split: Split, count: int, cache: Path) -> Pa
     return cache / f"{component.name}-{digest}" / f"{split}-{count}.h5"
 
 
+def solving_device() -> torch.device:
+    """Where datasets are solved: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def prepare_solved(
-    component: Dataset, solver: Solver, metadata: Metadata, split: Split, cache: Path, progress: Progress, together: int
+    component: Dataset,
+    solver: Solver,
+    metadata: Callable[[Split], Metadata],
+    cache: Path,
+    progress: Progress,
+    together: int,
 ) -> None:
-    """Solve one split, `together` trajectories at a time, unless it is in the cache already.
+    """Solve both splits, `together` trajectories at a time, unless they are in the cache already.
 
     Trajectory i begins from a generator seeded by (split, i), so that it is the same however many are solved.
-    The file appears under its name only when it is complete. Raises DataError if the solution is not finite.
+    A file appears under its name only when it is complete. Raises DataError if the solution is not finite.
     """
+    splits: tuple[Split, Split] = ("train", "test")
+    for split in splits:
+        _prepare_split(component, solver, metadata(split), split, cache, progress, together)
+
+
+def _prepare_split(
+    component: Dataset, solver: Solver, metadata: Metadata, split: Split, cache: Path, progress: Progress, together: int
+) -> None:
     path = solved_path(component, split, metadata.trajectories, cache)
     if path.exists():
         return

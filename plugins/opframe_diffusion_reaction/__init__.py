@@ -49,9 +49,7 @@ class DiffusionReaction(Dataset):
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Solve both splits unless they are in the cache. Raises DataError."""
-        import torch
-
-        from opframe.data.solved import prepare_solved
+        from opframe.data.solved import prepare_solved, solving_device
         from opframe_diffusion_reaction.solver import DiffusionReactionSolver
 
         solver = DiffusionReactionSolver(
@@ -61,11 +59,9 @@ class DiffusionReaction(Dataset):
             resolution=self.resolution,
             frame_count=self.frames,
             duration=self.duration,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=solving_device(),
         )
-        splits: tuple[Split, Split] = ("train", "test")
-        for split in splits:
-            prepare_solved(self, solver, self._metadata(split), split, cache, progress, _SOLVED_TOGETHER)
+        prepare_solved(self, solver, self._metadata, cache, progress, _SOLVED_TOGETHER)
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError if it has not been prepared."""

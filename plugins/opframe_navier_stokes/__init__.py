@@ -14,15 +14,12 @@ the published generator; `solver.py` has the equation, the scheme, a comparison 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import ClassVar, final
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
 from opframe_registry import Dataset, Metadata, Progress, Split, Trajectories, hookimpl
-
-if TYPE_CHECKING:
-    from opframe_navier_stokes.solver import VorticitySolver
 
 
 @final
@@ -55,12 +52,20 @@ class NavierStokes(Dataset):
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Solve both splits unless they are in the cache. Raises DataError."""
-        from opframe.data.solved import prepare_solved
+        from opframe.data.solved import prepare_solved, solving_device
+        from opframe_navier_stokes.solver import VorticitySolver
 
-        solver, together = self._solver()
-        splits: tuple[Split, ...] = ("train", "test")
-        for split in splits:
-            prepare_solved(self, solver, self._metadata(split), split, cache, progress, together)
+        device = solving_device()
+        solver = VorticitySolver(
+            viscosity=self.viscosity,
+            resolution=self.resolution,
+            frames=self.frames,
+            time_step=self.time_step,
+            step=self.step,
+            device=device,
+        )
+        # 16 trajectories on 64² stay in a core's cache (the fastest of 4 to 64 measured); a GPU wants more.
+        prepare_solved(self, solver, self._metadata, cache, progress, together=128 if device.type == "cuda" else 16)
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError if it has not been prepared."""
@@ -80,24 +85,6 @@ class NavierStokes(Dataset):
             source=f"solved by opframe, after Li et al. (2021), viscosity {self.viscosity:g}",
             license="computed by opframe, no restrictions",
         )
-
-    def _solver(self) -> tuple[VorticitySolver, int]:
-        """The solver and how many trajectories it solves together."""
-        import torch
-
-        from opframe_navier_stokes.solver import VorticitySolver
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        solver = VorticitySolver(
-            viscosity=self.viscosity,
-            resolution=self.resolution,
-            frames=self.frames,
-            time_step=self.time_step,
-            step=self.step,
-            device=device,
-        )
-        # 16 trajectories on 64² stay in a core's cache (the fastest of 4 to 64 measured); a GPU wants more.
-        return solver, 128 if device == "cuda" else 16
 
 
 @hookimpl

@@ -36,17 +36,7 @@ class Adam(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Make the torch optimizer, as one fused kernel where the device has it."""
-        import torch
-
-        weights = list(parameters)
-        return torch.optim.Adam(
-            weights,
-            lr=self.learning_rate,
-            betas=self.betas,
-            eps=self.epsilon,
-            weight_decay=self.weight_decay,
-            fused=_fused(weights),
-        )
+        return _build(self, parameters)
 
 
 @final
@@ -65,21 +55,21 @@ class AdamW(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Make the torch optimizer, as one fused kernel where the device has it."""
-        import torch
-
-        weights = list(parameters)
-        return torch.optim.AdamW(
-            weights,
-            lr=self.learning_rate,
-            betas=self.betas,
-            eps=self.epsilon,
-            weight_decay=self.weight_decay,
-            fused=_fused(weights),
-        )
+        return _build(self, parameters)
 
 
-def _fused(weights: list[nn.Parameter]) -> bool:
-    return all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights)
+def _build(settings: Adam | AdamW, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    import torch
+
+    weights = list(parameters)
+    return (torch.optim.Adam if isinstance(settings, Adam) else torch.optim.AdamW)(
+        weights,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights),
+    )
 
 
 @final

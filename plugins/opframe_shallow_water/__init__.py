@@ -56,9 +56,7 @@ class RadialDamBreak(Dataset):
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Solve both splits unless they are in the cache. Raises DataError."""
-        import torch
-
-        from opframe.data.solved import prepare_solved
+        from opframe.data.solved import prepare_solved, solving_device
         from opframe_shallow_water.solver import ShallowWaterSolver
 
         solver = ShallowWaterSolver(
@@ -70,11 +68,9 @@ class RadialDamBreak(Dataset):
             resolution=self.resolution,
             frame_count=self.frames,
             duration=self.duration,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=solving_device(),
         )
-        splits: tuple[Split, Split] = ("train", "test")
-        for split in splits:
-            prepare_solved(self, solver, self._metadata(split), split, cache, progress, _SOLVED_TOGETHER)
+        prepare_solved(self, solver, self._metadata, cache, progress, _SOLVED_TOGETHER)
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError if it has not been prepared."""
