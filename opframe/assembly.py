@@ -98,18 +98,23 @@ def training_windows(experiment: Experiment, sources: Sources) -> Windows:
     return Windows(sources=sources.train, fields=sources.fields, frames=experiment.objective.frames)
 
 
-def training_plan(experiment: Experiment, order: Order, rank: int, ranks: int, steps: range) -> Plan:
-    """What one process loads in the given steps. Raises ConfigError when the batch cannot be shared equally."""
-    size, parts = experiment.data.batch_size, ranks * experiment.trainer.accumulate
+def check_shares(experiment: Experiment, processes: int) -> None:
+    """Raises ConfigError when a batch cannot be shared equally."""
+    size, parts = experiment.data.batch_size, processes * experiment.trainer.accumulate
     if size % parts:
         raise ConfigError(
-            f"data.batch_size = {size} cannot be shared by {ranks} processes x {experiment.trainer.accumulate} "
+            f"data.batch_size = {size} cannot be shared by {processes} processes x {experiment.trainer.accumulate} "
             f"accumulated parts; {size // parts * parts + parts} could"
         )
+
+
+def training_plan(experiment: Experiment, order: Order, rank: int, ranks: int, steps: range) -> Plan:
+    """What one process loads in the given steps. Raises ConfigError when the batch cannot be shared equally."""
+    check_shares(experiment, ranks)
     return Plan(
         order=order,
         seed=experiment.run.seed,
-        batch_size=size,
+        batch_size=experiment.data.batch_size,
         rank=rank,
         ranks=ranks,
         first=steps.start,

@@ -170,21 +170,20 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
     return [word for override in arguments.overrides for word in ("--set", override)]
 
 
-def _launch(arguments: argparse.Namespace, experiment: Experiment) -> NoReturn:
-    """Become torchrun, which starts the processes. What is wrong is said before, once."""
-    from opframe.assembly import open_sources
+def _launch(arguments: argparse.Namespace, experiment: Experiment) -> int:
+    """Train in several processes of this machine. What is wrong is said before they start, once."""
+    from opframe.assembly import check_shares, open_sources
+    from opframe.distributed import launch
     from opframe.folder import RunFolder
     from opframe.job import prepare
 
     folder = RunFolder(path=Path(experiment.run.folder))
     folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
+    check_shares(experiment, arguments.nproc)
     prepare(experiment, Console())
     open_sources(experiment)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.nproc}"]
     words = ["run", str(arguments.config), *_overrides(arguments)]
     words += ["--resume"] if arguments.resume else []
     words += ["--stop-at", str(arguments.stop_at)] if arguments.stop_at is not None else []
-    command = [sys.executable, *torchrun, "-m", "opframe", *words]
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // arguments.nproc, 1)))
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    return launch(words, arguments.nproc)

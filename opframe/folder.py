@@ -39,33 +39,30 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def found(self) -> str | None:
-        """What lies here already, in words; None if nothing does."""
-        if not (self.path / "config.toml").exists():
-            return None
-        step, steps = latest_step(self.checkpoints), self._stored()["trainer"]["steps"]
-        if step is None:
-            return f"a run that stopped before its first checkpoint (0 of {steps} steps)"
-        if step >= steps:
-            return f"a finished run ({steps} steps); its report is {self.path / 'report.md'}"
-        return f"a run that stopped at step {step} of {steps}"
-
     def claim(self, experiment: Experiment, resume: bool, how: str) -> None:
         """Check that the run may go on here, before anything is loaded or written.
 
         `how` is the command that continues it. Raises RunError saying what was found.
         """
-        found = self.found()
-        if found is None and self.path.exists() and any(self.path.iterdir()):
-            raise RunError(f"{self.path} exists and is not a run of opframe; choose another run.folder")
-        if found is None:
+        if not (self.path / "config.toml").exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise RunError(f"{self.path} exists and is not a run of opframe; choose another run.folder")
             return
+        step = latest_step(self.checkpoints)
+        if step is None:
+            return  # a run that never came to a checkpoint: nothing can be lost
         differing = self._differences(experiment)
         if differing:
             lines = "".join(f"\n  {line}" for line in differing)
             raise RunError(f"{self.path} holds another experiment; it differs in{lines}\nchoose another run.folder")
         if not resume:
+            found = self._in_words(step, experiment.trainer.steps)
             raise RunError(f"{self.path} holds {found}\ncontinue or evaluate it: {how}\nor choose another run.folder")
+
+    def _in_words(self, step: int, steps: int) -> str:
+        if step >= steps:
+            return f"a finished run ({steps} steps); its report is {self.path / 'report.md'}"
+        return f"a run that stopped at step {step} of {steps}"
 
     def describe(self, experiment: Experiment, catalog: Catalog, device: torch.device, processes: int) -> None:
         """Write config.toml and environment.json."""

@@ -141,3 +141,14 @@ def test_show_prints_keys_defaults_help_and_presets(opframe: Command) -> None:
 def test_the_configuration_page_is_the_one_that_the_classes_generate(opframe: Command) -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert opframe("schema", "--markdown").stdout == page
+
+
+def test_a_run_that_failed_before_training_does_not_block_its_folder(experiment: Path, opframe: Command) -> None:
+    assert opframe("run", experiment, "--set", "data.batch_size=5", "--set", "trainer.accumulate=2").returncode == 2
+    assert opframe("run", experiment).returncode == 0
+
+
+def test_a_mistake_is_said_once_for_all_processes(experiment: Path, opframe: Command) -> None:
+    done = opframe("run", experiment, "--nproc", 2, "--set", "data.batch_size=3")
+    assert done.returncode == 2
+    assert done.stderr.count("error: data.batch_size = 3 cannot be shared by 2 processes") == 1
