@@ -150,7 +150,7 @@ def _facts(experiment: Experiment, backbone: nn.Module, processes: Processes, se
         f"backbone {experiment.backbone.name}, {weights:,} parameters",
         f"{experiment.trainer.steps} steps of {experiment.data.batch_size} samples, seed {experiment.run.seed}",
         f"grid {'x'.join(map(str, experiment.data.grid))}, {experiment.data.history} frames of history",
-        f"{processes.count} process(es) on {processes.device.type}, {seconds:.0f} s in this session",
+        f"{processes.count} process(es) on {processes.device.type}, {seconds:.0f} s since the run began or was resumed",
         "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
     ]
 
