@@ -75,6 +75,8 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     )
     if processes.leads:
         folder.describe(experiment, request.catalog, processes.device, processes.count)
+        console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+        console.print(", ".join([*_plan(experiment, backbone), f"on {processes.device}"]), highlight=False)
     processes.wait()
     outcome = _train(request, folder, sources, backbone, evaluator, console)
     if not outcome.interrupted:
@@ -144,11 +146,17 @@ def _say_what_continues(latest: Path, processes: Processes, console: Console) ->
         )
 
 
-def _facts(experiment: Experiment, backbone: nn.Module, processes: Processes, seconds: float) -> list[str]:
+def _plan(experiment: Experiment, backbone: nn.Module) -> list[str]:
     weights = sum(weight.numel() for weight in backbone.parameters())
     return [
         f"backbone {experiment.backbone.name}, {weights:,} parameters",
         f"{experiment.trainer.steps} steps of {experiment.data.batch_size} samples, seed {experiment.run.seed}",
+    ]
+
+
+def _facts(experiment: Experiment, backbone: nn.Module, processes: Processes, seconds: float) -> list[str]:
+    return [
+        *_plan(experiment, backbone),
         f"grid {'x'.join(map(str, experiment.data.grid))}, {experiment.data.history} frames of history",
         f"{processes.count} process(es) on {processes.device.type}, {seconds:.0f} s since the run began or was resumed",
         "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
