@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.distributed import Processes
+from opframe.files import write_atomically
 from opframe_registry import RunError
 
 _NAME = re.compile(r"step-(\d+)")
@@ -73,7 +74,7 @@ class Checkpoints:
         os.replace(partial, final)
         best = read_best(self._folder)
         if mark.error is not None and (best is None or best.error is None or mark.error <= best.error):
-            _write_best(self._folder, mark)
+            write_atomically(self._folder / "best.json", json.dumps(asdict(mark)))
         self._delete_old()
 
     def _delete_old(self) -> None:
@@ -108,15 +109,12 @@ def read_mark(path: Path) -> Mark:
 
 
 def read_best(folder: Path) -> Mark | None:
-    """The mark of the checkpoint with the least error, if there is one."""
+    """The mark of the checkpoint with the least error, if there is one and nobody has removed it."""
     path = folder / "best.json"
-    return Mark(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-
-
-def _write_best(folder: Path, mark: Mark) -> None:
-    partial = folder / "best.partial"
-    partial.write_text(json.dumps(asdict(mark)), encoding="utf-8")
-    os.replace(partial, folder / "best.json")
+    if not path.exists():
+        return None
+    mark = Mark(**json.loads(path.read_text(encoding="utf-8")))
+    return mark if (folder / f"step-{mark.step:08d}").exists() else None
 
 
 def collect_state(

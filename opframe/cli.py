@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from opframe_registry import KINDS, Catalog, OpframeError, Plugin, discover
+from opframe_registry import KINDS, Catalog, OpframeError, Plugin, did_you_mean, discover
 
 if TYPE_CHECKING:
     from opframe.settings import Experiment
@@ -85,11 +85,9 @@ def _show(arguments: argparse.Namespace) -> int:
     catalog, console = discover(), Console()
     found = _named(catalog, arguments.name)
     if not found:
-        for kind in KINDS:
-            if arguments.name in catalog.names(kind):
-                catalog.get(kind, arguments.name)
-        names = ", ".join(name for kind in KINDS for name in catalog.names(kind))
-        raise OpframeError(f"unknown component '{arguments.name}'; installed: {names}")
+        names = [name for kind in KINDS for name in catalog.names(kind)]
+        near = did_you_mean(arguments.name, names)
+        raise OpframeError(f"unknown component '{arguments.name}'{near}; installed: {', '.join(names)}")
     for plugin, item in found:
         _show_component(console, plugin, item)
     return 0

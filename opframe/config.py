@@ -132,7 +132,9 @@ class _Collect:
             self.problems += [Problem(join(self.place, item.place), item.message) for item in error.problems]
         elif isinstance(error, (ValueError, TypeError, ConfigError, PluginError)):
             self.problems.append(Problem(self.place, str(error.args[0])))
-        return error is None or isinstance(error, (ValueError, TypeError, ConfigError, PluginError, ProblemsError))
+        else:
+            return False
+        return True
 
 
 def join(outer: str, inner: str) -> str:

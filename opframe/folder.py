@@ -19,6 +19,7 @@ from attrs import frozen
 
 from opframe.checkpoint import latest_step
 from opframe.config import to_toml
+from opframe.files import write_atomically
 from opframe.settings import Experiment
 from opframe_registry import Catalog, RunError
 
@@ -95,13 +96,6 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     else:
         return {key: value}
     return {name: leaf for prefix, item in items for name, leaf in _flat(item, prefix).items()}
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file that is either the old one or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def environment(catalog: Catalog, device: torch.device, processes: int) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Trainer:
     def train(self, batches: Iterator[Batch]) -> Outcome:
         """Train until the last step, a signal, or `stop_at`; the last state is always saved."""
         self._clock = (time.monotonic(), 0)
+        self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         self.backbone.train()
         with self._signals():
             for batch in batches:

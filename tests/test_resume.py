@@ -135,6 +135,14 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept(experiment: Path, opf
     assert kept == ["best.json", "step-00000004", "step-00000006", "step-00000007"]
 
 
+def test_a_resumed_run_that_has_nothing_to_do_leaves_its_checkpoint_alone(experiment: Path, opframe: Command) -> None:
+    assert opframe("run", experiment, "--stop-at", 4).returncode == 0
+    mark = experiment.parent / "run" / "checkpoints" / "step-00000004" / "mark.json"
+    before = mark.stat()
+    assert opframe("run", experiment, "--resume", "--stop-at", 2).returncode == 0
+    assert (mark.stat().st_ino, mark.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(experiment: Path, opframe: Command) -> None:
     assert opframe("run", experiment, "--set", "trainer.checkpoint_every=2", "--stop-at", 4).returncode == 0
     folder = experiment.parent / "run" / "checkpoints" / "step-00000004"

@@ -17,6 +17,7 @@ from torch import nn
 from opframe.data.mixture import Source
 from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
+from opframe.files import write_atomically
 
 _FORECASTS = ("model", "persistence", "linear")
 _COLUMNS = 5  # times shown of a roll-out
@@ -34,14 +35,14 @@ def make_table(report: Report) -> Table:
             table.add_section()
             table.add_row("zero-shot:")
         for item in rows:
-            table.add_row(item.title, *_numbers(item)[1:])  # a terminal has no room for the number of frames
+            table.add_row(item.title, *_numbers(item))  # no room for the number of frames
     return table
 
 
 def _numbers(item: DatasetReport) -> list[str]:
     steps = [f"{item.scores[name].step:.4f}" for name in _FORECASTS]
     fulls = [f"{item.scores[name].full:.4f}" for name in _FORECASTS]
-    return [str(len(item.scores["model"].frames)), *steps, *fulls]
+    return [*steps, *fulls]
 
 
 def verdict(report: Report) -> list[str]:
@@ -63,7 +64,7 @@ def write_report(folder: Path, title: str, report: Report, facts: Sequence[str])
     lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * 6 + "|"]
     for item in report.datasets:
         name = item.title + (" (zero-shot)" if item.zero_shot else "")
-        lines.append("| " + " | ".join([name, *_numbers(item)]) + " |")
+        lines.append("| " + " | ".join([name, str(len(item.scores["model"].frames)), *_numbers(item)]) + " |")
     lines += ["", *verdict(report), ""]
     lines += [
         "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
@@ -74,8 +75,8 @@ def write_report(folder: Path, title: str, report: Report, facts: Sequence[str])
     if (folder / "figures").exists():
         lines += ["## Figures", ""]
         lines += [f"![{path.stem}](figures/{path.name})" for path in sorted((folder / "figures").glob("*.png"))]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "report.json").write_text(json.dumps(attrs.asdict(report), indent=1), encoding="utf-8")
+    write_atomically(folder / "report.md", "\n".join(lines) + "\n")
+    write_atomically(folder / "report.json", json.dumps(attrs.asdict(report), indent=1))
 
 
 def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Report) -> None:
