@@ -86,10 +86,11 @@ class Trainer:
         with self._signals():
             for batch in batches:
                 self.train_step(to_device(batch, self.processes.device))
+                stop = self._log(len(batch.inputs))
                 error = self.evaluate() if self._due(self.settings.evaluate_every) else None
                 if error is not None or self._due(self.settings.checkpoint_every):
-                    self.save(error)
-                if self._log(len(batch.inputs)) or self.step >= self.stop_at:
+                    self.save(error)  # last: what a run resumes from has its numbers in the journal, kill or no kill
+                if stop or self.step >= self.stop_at:
                     break
         if self._saved != self.step:
             self.save(None)
