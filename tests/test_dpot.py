@@ -1,23 +1,23 @@
-"""The DPOT network computes what the published one does, on any grid of whole patches."""
+"""The DPOT network computes what the published ones do, in two and three dimensions, on any grid of whole patches."""
 
 from __future__ import annotations
 
 import json
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from opframe_dpot import DPOT
-from opframe_dpot.fourier import FourierAttention
-from opframe_dpot.layers import PatchConvolution, PatchExpansion
 from opframe_registry import ConfigError, Fields
 from support import GOLDEN
 
-CASES = ("dpot_all_modes", "dpot_truncated_modes_normalized_bundle2")
+CASES = ("dpot_all_modes", "dpot_truncated_modes_normalized_bundle2", "dpot3d")
 KEYS = {
     "embed_dim": "width",
     "depth": "depth",
@@ -28,27 +28,32 @@ KEYS = {
     "out_layer_dim": "output_width",
     "normalize": "normalize",
     "time_agg": "time_aggregation",
+    "n_cls": "classes",
 }
 
 
-def grid_of(channels: int, x: int, y: int, history: int = 4, horizon: int = 1) -> Fields:
-    return Fields(channels=tuple("abcdefgh"[:channels]), grid=(x, y), history=history, horizon=horizon)
+def grid_of(channels: int, *grid: int, history: int = 4, horizon: int = 1) -> Fields:
+    return Fields(channels=tuple("abcdefgh"[:channels]), grid=grid, history=history, horizon=horizon)
 
 
 def published(case: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """A network with the weights of a golden file, and the file."""
     golden = load_file(GOLDEN / f"{case}.safetensors")
     settings: dict[str, Any] = json.loads((GOLDEN / f"{case}.json").read_text())["config"]
-    fields = grid_of(settings["in_channels"], 32, 32, settings["in_timesteps"], settings["out_timesteps"])
-    network = DPOT(**{ours: settings[theirs] for theirs, ours in KEYS.items()}).build(fields)
-    weights = {name.removeprefix("weights/"): value for name, value in golden.items() if name.startswith("weights/")}
-    network.load_state_dict({name: value for name, value in weights.items() if not name.startswith("cls_head.")})
+    grid = [settings["img_size"]] * (golden["input"].ndim - 3)
+    frames = {"history": settings["in_timesteps"], "horizon": settings["out_timesteps"]}
+    network = DPOT(**{ours: settings[theirs] for theirs, ours in KEYS.items()}).build(
+        grid_of(settings["in_channels"], *grid, **frames)
+    )
+    network.load_state_dict(
+        {name.removeprefix("weights/"): value for name, value in golden.items() if name.startswith("weights/")}
+    )
     return network, golden
 
 
 def ours(tensor: Tensor) -> Tensor:
-    """(B, X, Y, T, C) -> (B, T, C, X, Y)."""
-    return tensor.permute(0, 3, 4, 1, 2).contiguous()
+    """(B, *grid, T, C) -> (B, T, C, *grid)."""
+    return tensor.movedim((-2, -1), (1, 2)).contiguous()
 
 
 def difference(value: Tensor, expected: Tensor) -> float:
@@ -61,12 +66,13 @@ def difference(value: Tensor, expected: Tensor) -> float:
 def test_outputs_and_gradients_are_those_of_the_published_network(case: str) -> None:
     network, golden = published(case)
     inputs = ours(golden["input"]).requires_grad_()
-    output = network(inputs).field
-    assert difference(output.detach(), ours(golden["output"])) <= 1e-5
-    (output * ours(golden["probe"])).sum().backward()
+    prediction = network(inputs)
+    assert difference(prediction.field.detach(), ours(golden["output"])) <= 1e-5
+    (prediction.field * ours(golden["probe"])).sum().backward()
     assert inputs.grad is not None
     assert difference(inputs.grad, ours(golden["grad/input"])) <= 1e-4
-    for name, weight in network.named_parameters():
+    trained = {name: weight for name, weight in network.named_parameters() if not name.startswith("cls_head.")}
+    for name, weight in trained.items():
         assert weight.grad is not None, name
         assert difference(weight.grad, golden[f"grad/{name}"]) <= 1e-4, name
 
@@ -81,55 +87,40 @@ def test_bfloat16_autocast_stays_close_to_float32(case: str) -> None:
     assert difference(output, ours(golden["output"])) <= 2e-2
 
 
-def test_the_parameters_have_the_published_names_and_shapes() -> None:
-    network, golden = published("dpot_all_modes")
+@pytest.mark.parametrize("case", CASES)
+def test_the_parameters_have_the_published_names_and_shapes(case: str) -> None:
+    network, golden = published(case)
     shapes = {name.removeprefix("weights/"): value.shape for name, value in golden.items() if "weights/" in name}
-    kept = {name: shape for name, shape in shapes.items() if not name.startswith("cls_head.")}
-    assert {name: value.shape for name, value in network.state_dict().items()} == kept
+    assert {name: value.shape for name, value in network.state_dict().items()} == shapes
 
 
-@pytest.mark.parametrize(("grid", "modes"), [((6, 10), 32), ((5, 7), 32), ((8, 8), 3), ((1, 4), 2), ((12, 4), 3)])
-def test_fourier_attention_is_the_complex_perceptron_on_the_kept_corner(grid: tuple[int, int], modes: int) -> None:
-    torch.manual_seed(0)
-    attention = FourierAttention(16, 4, grid, modes).double()
-    for weight in attention.parameters():
-        nn.init.normal_(weight)
-    z = torch.randn(3, *grid, 16, dtype=torch.float64)
-    spectrum = torch.fft.rfft2(z, dim=(1, 2), norm="ortho")[:, :modes, :modes].unflatten(-1, (4, 4))
-    weights = (attention.w1, attention.b1, attention.w2, attention.b2)
-    w1, b1, w2, b2 = (torch.view_as_complex(weight.movedim(0, -1).contiguous()) for weight in weights)
-    hidden = torch.einsum("bklhe,hef->bklhf", spectrum, w1) + b1
-    hidden = torch.complex(nn.functional.gelu(hidden.real), nn.functional.gelu(hidden.imag))
-    mixed = torch.einsum("bklhe,hef->bklhf", hidden, w2) + b2
-    full = torch.zeros(3, grid[0], grid[1] // 2 + 1, 16, dtype=torch.complex128)
-    full[:, :modes, :modes] = mixed.flatten(-2)
-    expected = torch.fft.irfft2(full, s=grid, dim=(1, 2), norm="ortho")
-    assert difference(attention(z).detach(), expected.detach()) <= 1e-6
+@pytest.mark.parametrize("case", CASES[:2])
+def test_class_logits_are_those_of_the_published_network(case: str) -> None:
+    network, golden = published(case)
+    logits = network(ours(golden["input"])).class_logits
+    assert difference(logits.detach(), golden["class_logits"]) <= 1e-5
 
 
-def test_patch_convolution_is_a_convolution_with_coordinate_channels() -> None:
-    torch.manual_seed(0)
-    layer = PatchConvolution(2, 7, 3).double()
-    u = torch.randn(2, 4, 2, 6, 9, dtype=torch.float64)
-    axes = [torch.linspace(0, 1, points, dtype=torch.float64) for points in (6, 9, 4)]
-    x, y, t = torch.meshgrid(*axes, indexing="ij")
-    coordinates = torch.stack([x, y, t]).permute(3, 0, 1, 2).expand(2, 4, 3, 6, 9)
-    frames = torch.cat([u, coordinates], dim=2).flatten(0, 1)
-    expected = nn.functional.conv2d(frames, layer.weight, layer.bias, stride=3)  # (B·T, O, X', Y')
-    assert difference(layer(u).detach(), expected.unflatten(0, (2, 4)).permute(0, 3, 4, 1, 2).detach()) <= 1e-12
+def test_a_network_classifies_only_where_it_is_asked_to() -> None:
+    fields = evolve(grid_of(1, 8, 8), datasets=("one", "two"))
+    network = DPOT(width=16, depth=1, heads=2, patch=4).build(fields)
+    assert not any(name.startswith("cls_head.") for name in network.state_dict())
+    assert network(torch.randn(1, 4, 1, 8, 8)).class_logits is None
+    network = DPOT(width=16, depth=1, heads=2, patch=4, classes=3).build(fields)
+    logits = network(torch.randn(2, 4, 1, 8, 8)).class_logits
+    assert logits.shape == (2, 3)
+    logits.sum().backward()
+    assert all(weight.grad is not None for weight in network.cls_head.parameters())
 
 
-def test_patch_expansion_is_a_transposed_convolution() -> None:
-    torch.manual_seed(0)
-    layer = PatchExpansion(6, 5, 3).double()
-    z = torch.randn(2, 4, 2, 6, dtype=torch.float64)
-    expected = nn.functional.conv_transpose2d(z.permute(0, 3, 1, 2), layer.weight, layer.bias, stride=3)
-    points = layer(z).unflatten(3, (3, 3)).permute(0, 5, 1, 3, 2, 4).reshape(2, 5, 12, 6)
-    assert difference(points.detach(), expected.detach()) <= 1e-12
+def test_fewer_classes_than_datasets_are_refused() -> None:
+    fields = evolve(grid_of(1, 8, 8), datasets=("one", "two", "three"))
+    with pytest.raises(ConfigError, match=r"classes = 2, .* 3 datasets; set classes to 3 or more"):
+        DPOT(width=16, heads=2, patch=4, classes=2).build(fields)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("fields", [grid_of(2, 24, 8), grid_of(1, 4, 20, history=1, horizon=3)])
+@pytest.mark.parametrize("fields", [grid_of(2, 24, 8), grid_of(1, 4, 20, history=1, horizon=3), grid_of(2, 4, 12, 8)])
 def test_any_grid_of_whole_patches_works_and_samples_do_not_mix(fields: Fields, normalize: bool) -> None:
     torch.manual_seed(0)
     network = DPOT(width=16, depth=2, heads=2, patch=4, normalize=normalize).build(fields)
@@ -150,18 +141,20 @@ def test_normalisation_makes_predictions_follow_a_change_of_units() -> None:
     assert difference(scaled.detach(), (100 * network(inputs).field + 7).detach()) <= 1e-4
 
 
-def test_the_computation_compiles_to_one_graph() -> None:
+@pytest.mark.parametrize("grid", [(8, 8), (8, 4, 4)])
+def test_the_computation_compiles_to_one_graph(grid: tuple[int, ...]) -> None:
     graphs = []
 
     def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
         graphs.append(graph)
         return graph.forward
 
-    network = DPOT(width=16, depth=2, heads=2, patch=4, normalize=True).build(grid_of(2, 8, 8))
-    inputs = torch.randn(2, 4, 2, 8, 8)
-    compiled = torch.compile(network, backend=count, fullgraph=True)(inputs).field
+    network = DPOT(width=16, depth=1, heads=2, patch=4, normalize=True, classes=2).build(grid_of(2, *grid))
+    inputs = torch.randn(2, 4, 2, *grid)
+    compiled = torch.compile(network, backend=count, fullgraph=True)(inputs)
     assert len(graphs) == 1
-    assert torch.equal(compiled, network(inputs).field)
+    assert torch.equal(compiled.field, network(inputs).field)
+    assert torch.equal(compiled.class_logits, network(inputs).class_logits)
 
 
 def test_fresh_weights_are_distributed_as_published() -> None:
@@ -181,12 +174,20 @@ def test_fresh_weights_are_distributed_as_published() -> None:
     ("size", "millions"), [("tiny", 7.5), ("small", 30.8), ("medium", 122), ("large", 509), ("huge", 1031)]
 )
 def test_presets_have_the_published_number_of_weights(size: str, millions: float) -> None:
-    settings = DPOT(size=size, **DPOT.presets[size])
     with torch.device("meta"):
-        network = settings.build(grid_of(4, 128, 128, history=10))
-        head = nn.Sequential(*(nn.Linear(settings.width, n) for n in (settings.width, settings.width, 12)))
-    count = sum(weight.numel() for module in (network, head) for weight in module.parameters())
+        network = DPOT(**{"size": size, "classes": 12, **DPOT.presets[size]}).build(grid_of(4, 128, 128, history=10))
+    count = sum(weight.numel() for weight in network.parameters())
     assert count / 1e6 == pytest.approx(millions, rel=0.006)
+
+
+def test_every_tensor_belongs_to_one_part() -> None:
+    network = DPOT(width=16, depth=2, heads=2, patch=4, normalize=True, classes=3).build(grid_of(2, 8, 8))
+    parts = [
+        [part for part, patterns in DPOT.parts.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        for name in network.state_dict()
+    ]
+    assert all(len(names) == 1 for names in parts)
+    assert {names[0] for names in parts} == DPOT.parts.keys()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_a_patch_that_does_not_divide_the_grid_is_refused_with_those_that_do() -
         DPOT(patch=8).build(grid_of(1, 64, 60))
 
 
-@pytest.mark.parametrize("grid", [(64,), (16, 16, 16)])
-def test_a_grid_that_is_not_two_dimensional_is_refused(grid: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="2-D"):
-        DPOT().build(Fields(channels=("u",), grid=grid, history=4))
+@pytest.mark.parametrize("grid", [(64,), (8, 8, 8, 8)])
+def test_a_grid_of_neither_two_nor_three_axes_is_refused(grid: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="2-D and 3-D"):
+        DPOT().build(grid_of(1, *grid))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from attrs import field, frozen
-from attrs.validators import gt, in_
+from attrs.validators import ge, gt, in_
 
-from opframe_registry import Backbone, Component, ConfigError, Fields, hookimpl
+from opframe.layers.patch_keys import PARTS, check_fields, check_widths, hidden_width
+from opframe_registry import Adapted, Backbone, Component, Fields, Published, hookimpl
 
 if TYPE_CHECKING:
-    from torch import nn
-
-NORM_GROUPS = 8
-"""Channel groups of every GroupNorm."""
+    from torch import Tensor, nn
 
 
 @final
@@ -24,6 +22,7 @@ class DPOT(Backbone):
     """Fourier-attention transformer over patches (Hao et al., 2024)."""
 
     name: ClassVar[str] = "dpot"
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = PARTS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mini": {"width": 128, "depth": 4, "heads": 4, "patch": 8, "mlp_ratio": 1.0, "output_width": 32},
         "tiny": {"width": 512, "depth": 4, "heads": 4, "patch": 8, "mlp_ratio": 1.0, "output_width": 32},
@@ -34,7 +33,6 @@ class DPOT(Backbone):
         "huge": {"width": 2048, "depth": 27, "heads": 8, "patch": 8, "mlp_ratio": 4.0, "output_width": 128},
     }
 
-    size: str | None = field(default=None, metadata={"help": "preset that fills the other keys; all of them override"})
     width: int = field(default=512, validator=gt(0), metadata={"help": "channels of a token; a multiple of 8"})
     depth: int = field(default=4, validator=gt(0), metadata={"help": "number of blocks"})
     heads: int = field(default=4, validator=gt(0), metadata={"help": "channel groups of the Fourier attention"})
@@ -42,50 +40,55 @@ class DPOT(Backbone):
     modes: int = field(default=32, validator=gt(0), metadata={"help": "Fourier modes kept along each axis of patches"})
     mlp_ratio: float = field(default=1.0, validator=gt(0.0), metadata={"help": "hidden width of a block's MLP / width"})
     output_width: int = field(default=32, validator=gt(0), metadata={"help": "channels of the output layers"})
-    normalize: bool = field(default=False, metadata={"help": "normalise every sample and restore its scale at the end"})
     time_aggregation: Literal["exp_mlp", "mlp"] = field(
         default="exp_mlp",
         validator=in_(("exp_mlp", "mlp")),
         metadata={"help": "sum over frames of a linear map, with (exp_mlp) or without (mlp) learned frequencies"},
     )
+    classes: int = field(
+        default=0, validator=ge(0), metadata={"help": "datasets told apart by a classification head; 0: no head"}
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.size is not None and self.size not in self.presets:
             raise ValueError(f"size = {self.size!r} is not a preset; presets: {', '.join(self.presets)}")
-        if self.width % NORM_GROUPS:
-            nearest = NORM_GROUPS * max(1, round(self.width / NORM_GROUPS))
-            raise ValueError(f"width = {self.width} must be a multiple of {NORM_GROUPS} (GroupNorm), such as {nearest}")
-        if self.width % self.heads:
-            raise ValueError(f"heads = {self.heads} must divide width = {self.width}; {_divisors(self.width)} do")
-        if self.hidden < 1:
-            raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves no hidden channel at width = {self.width}")
+        check_widths(self)
 
     @property
     def hidden(self) -> int:
         """Hidden width of a block's MLP, ⌊width · mlp_ratio⌋."""
-        return math.floor(self.width * self.mlp_ratio)
+        return hidden_width(self)
 
     def build(self, fields: Fields) -> nn.Module:
-        """Make a `DPOTNet`. Raises ConfigError unless the grid is 2-D and made of whole patches."""
-        if len(fields.grid) != 2:
-            raise ConfigError(f"[backbone] dpot works on 2-D grids, but the data's grid is {_shape(fields.grid)}")
-        if any(points % self.patch for points in fields.grid):
-            raise ConfigError(
-                f"[backbone] patch = {self.patch} does not divide the grid {_shape(fields.grid)}; "
-                f"set patch to one of {_divisors(*fields.grid)}, or change data.grid"
-            )
-        from opframe_dpot.network import DPOTNet
+        """Make the network. Raises ConfigError unless the grid is 2-D or 3-D and made of whole patches."""
+        check_fields(self.name, self, fields)
+        from opframe_dpot.network import dpot
 
-        return DPOTNet(self, fields)
+        return dpot(self, fields)
 
+    def adapt(
+        self,
+        name: str,
+        weight: Tensor,
+        fresh: Tensor,
+        source: Fields,
+        target: Fields,
+        weights: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Adapted | None:
+        """Fit a weight to another grid, other channels, another history or horizon; 2-D blocks to 3-D."""
+        from opframe.layers.adaptation import adapt_patch_transformer
 
-def _shape(grid: Sequence[int]) -> str:
-    return "×".join(map(str, grid))
+        return adapt_patch_transformer(self, name, weight, fresh, source, target, weights)
 
+    @classmethod
+    def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:
+        """Read a checkpoint of DPOT's authors. Raises ConfigError where it is one that cannot be used here."""
+        if not {"patch_embed.proj.0.weight", "blocks.0.filter.w1", "blocks.0.mlp.0.weight"} <= weights.keys():
+            return None
+        from opframe.layers.published import as_published, read
 
-def _divisors(*numbers: int) -> str:
-    common = math.gcd(*numbers)
-    return ", ".join(str(number) for number in range(1, common + 1) if common % number == 0)
+        reading = read(arguments, weights, hidden=len(weights["blocks.0.mlp.0.weight"]))
+        return as_published(reading, cls(**reading.keys), weights)
 
 
 @hookimpl

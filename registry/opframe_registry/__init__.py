@@ -2,6 +2,7 @@
 
 from opframe_registry.components import (
     KINDS,
+    Adapted,
     Backbone,
     Batch,
     Component,
@@ -16,6 +17,7 @@ from opframe_registry.components import (
     Population,
     Prediction,
     Progress,
+    Published,
     Sampler,
     Schedule,
     Split,
@@ -29,6 +31,7 @@ from opframe_registry.hooks import hookimpl
 __all__ = [
     "API",
     "KINDS",
+    "Adapted",
     "Backbone",
     "Batch",
     "Catalog",
@@ -49,6 +52,7 @@ __all__ = [
     "Population",
     "Prediction",
     "Progress",
+    "Published",
     "RunError",
     "Sampler",
     "Schedule",

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType, Protocol
 
 from attrs import evolve, field, frozen
@@ -68,21 +69,28 @@ class Fields:
     """What data and model agree on.
 
     `channels` names the slots of the channel axis; a slot that several datasets share carries all
-    their names. `history` frames go into a model, `horizon` frames come out of one call.
+    their names. `history` frames go into a model, `horizon` frames come out of one call. `datasets` names
+    what is trained on, in the order of `Batch.dataset`, for a backbone that tells datasets apart.
     """
 
     channels: tuple[str, ...]
     grid: tuple[int, ...]
     history: int
     horizon: int = 1
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # torch.compile traces a dataclass, an attrs class it does not
 class Prediction:
-    """What a backbone returns: `field` (B, horizon, C, *grid) and scalar penalties by name."""
+    """What a backbone returns.
+
+    `field` is (B, horizon, C, *grid), `penalties` are scalars by name that training may add to its loss, and
+    `class_logits` (B, classes) say from which dataset a sample comes, where the backbone has a head for it.
+    """
 
     field: Tensor
     penalties: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    class_logits: Tensor | None = None
 
 
 @frozen(kw_only=True, eq=False)
@@ -176,15 +184,81 @@ class Dataset(Component):
         """Open one split. Raises DataError."""
 
 
+@frozen(kw_only=True, eq=False)
+class Adapted:
+    """A weight made to fit another network, and `how` in a few words; no words: taken as it is."""
+
+    weight: Tensor
+    how: str = ""
+
+
+@frozen(kw_only=True, eq=False)
+class Published:
+    """What a backbone makes of a checkpoint file of its authors.
+
+    `weights` are named and shaped as those of the network that `backbone.build(fields)` makes, `mapped` says
+    for each tensor of the file what became of it, and `assumed` what the file does not say and was taken for granted.
+    """
+
+    backbone: Backbone
+    fields: Fields
+    weights: Mapping[str, Tensor]
+    mapped: Mapping[str, str]
+    assumed: Mapping[str, str] = field(factory=dict)
+
+
 @frozen(kw_only=True)
 class Backbone(Component):
-    """A network that maps (B, T, C, *grid) to a Prediction."""
+    """A network that maps (B, T, C, *grid) to a Prediction.
+
+    `build` obeys `normalize`, or raises ConfigError where the network has no such option.
+    """
 
     kind: ClassVar[str] = "backbone"
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Parts of the network by name, as glob patterns of the names in its state dict. Together they are the whole."""
+    size: str | None = field(default=None, metadata={"help": "preset that fills the other keys; all of them override"})
+    normalize: bool = field(default=False, metadata={"help": "normalise every sample and restore its scale at the end"})
 
     @abstractmethod
     def build(self, fields: Fields) -> nn.Module:
         """Make the network with fresh weights. Raises ConfigError where the fields do not fit it."""
+
+    def idle(self) -> int:
+        """Parameters that take no part in the prediction of one sample, such as experts that are not chosen."""
+        return 0
+
+    def adapt(
+        self,
+        name: str,
+        weight: Tensor,
+        fresh: Tensor,
+        source: Fields,
+        target: Fields,
+        weights: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Adapted | None:
+        """Make a weight of a trained network fit this one.
+
+        `name` is its name in the state dict, `fresh` the tensor it is to replace, `source` and `target` are the
+        fields of the two networks, `weights` all weights of the trained one. None: it cannot be used. Without more knowledge, a weight of the same shape is
+        taken as it is, and one that differs only in axes of length 1 at the end, as 1x1 convolutions in two and in
+        three dimensions do, is reshaped.
+        """
+        if weight.shape == fresh.shape:
+            return Adapted(weight=weight)
+        common = min(weight.ndim, fresh.ndim)
+        rest = {*weight.shape[common:], *fresh.shape[common:]}
+        if weight.shape[:common] == fresh.shape[:common] and rest == {1}:
+            return Adapted(weight=weight.reshape(fresh.shape), how=f"{weight.ndim} axes to {fresh.ndim}")
+        return None
+
+    @classmethod
+    def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:
+        """Read a checkpoint of this architecture's authors: its constructor arguments and its state dict.
+
+        None: the file is not of this architecture. The shapes decide where the arguments are silent.
+        """
+        return None
 
 
 LossFunction = Callable[["nn.Module", Batch], "Mapping[str, Tensor]"]
@@ -222,8 +296,11 @@ class Optimizer(Component):
     learning_rate: float = field(default=1e-3, validator=ge(0.0), metadata={"help": "peak learning rate"})
 
     @abstractmethod
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the torch optimizer."""
+    def build(self, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Make the torch optimizer over parameter groups in torch's form.
+
+        A group has its own "lr" where the experiment says so; the others take `learning_rate`.
+        """
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,1 @@
+"""Building blocks that backbones share; a plugin may use them."""
