@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import types
 from inspect import cleandoc
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import frozen
 
-from opframe.settings import Experiment
+from opframe.settings import Experiment, key_name
 from opframe_registry import KINDS, Catalog, Location
 
 _INTRODUCTION = """# Configuration
@@ -20,8 +20,9 @@ This page is generated from the classes themselves: `opframe schema --markdown`.
 An experiment is a TOML file. It is read strictly: an unknown key, a wrong type or a value out of range is an error, and
 all errors are reported at once.
 
-- `include = "base.toml"` (or a list) at the top lays this file over others: tables join, anything else is replaced. A
-  component whose `type` changes is replaced as a whole.
+- `include = "base.toml"` (or a list) at the top lays this file over others: tables join, anything else is replaced.
+  When the `type` of a component changes, only the keys that all of its kind have are kept, such as `size` of a backbone
+  or `learning_rate` of an optimizer.
 - `--set backbone.width=256`, `--set datasets.0.weight=2` override single keys; the value is TOML, a bare word a string.
 - `${NAME}` in a string is the environment variable NAME.
 - A relative path is relative to the folder of the file it is written in; in `--set`, or left to its default, to the
@@ -46,7 +47,7 @@ def keys(class_: type) -> list[Key]:
     hints = get_type_hints(class_)
     found = [
         Key(
-            name=attribute.name,
+            name=key_name(attribute),
             type=type_in_words(hints[attribute.name]),
             default=default_in_words(attribute.default),
             help=attribute.metadata.get("help", ""),
@@ -77,8 +78,8 @@ def type_in_words(annotation: Any) -> str:
     if annotation in words:
         return words[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is types.UnionType:
-        return type_in_words(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_in_words(option) for option in arguments if option is not types.NoneType)
     if origin is Literal:
         return " or ".join(f'"{choice}"' for choice in arguments)
     if origin is tuple:
@@ -100,11 +101,8 @@ def paragraphs(class_: type) -> str:
 def markdown(catalog: Catalog) -> str:
     """The page of all tables and of every installed component."""
     parts = [_INTRODUCTION, "## Experiment\n", _key_table(Experiment)]
-    hints = get_type_hints(Experiment)
-    for attribute in attrs.fields(Experiment):
-        class_ = hints[attribute.name]
-        if attrs.has(class_) and class_ not in KINDS:
-            parts += [f"## `[{attribute.name}]`\n", f"{summary(class_)}\n", _key_table(class_)]
+    for name, class_ in _tables():
+        parts += [f"## `{name}`\n", f"{summary(class_)}\n", _key_table(class_)]
     for kind in KINDS:
         parts.append(f"## {kind.kind.capitalize()}s\n")
         for _, item in catalog.offers(kind):
@@ -112,6 +110,18 @@ def markdown(catalog: Catalog) -> str:
             parts += [f'- `size = "{size}"`: ' + _settings(values) for size, values in item.presets.items()]
             parts += [""] if item.presets else []
     return "\n".join(parts).strip()
+
+
+def _tables() -> list[tuple[str, type]]:
+    """The experiment's own tables: `[data]`, `[[parameters]]` and so on, with their classes."""
+    found = []
+    hints = get_type_hints(Experiment)
+    for attribute in attrs.fields(Experiment):
+        annotation = hints[attribute.name]
+        classes = [option for option in (annotation, *get_args(annotation)) if attrs.has(option)]
+        name = f"[[{attribute.name}]]" if get_origin(annotation) is tuple else f"[{attribute.name}]"
+        found += [(name, class_) for class_ in classes if class_ not in KINDS]
+    return found
 
 
 def _settings(values: Any) -> str:

@@ -1,0 +1,112 @@
+"""The U-Net that PDEBench (NeurIPS 2022, arXiv 2210.07182) and PDEArena (arXiv 2209.15616) compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+from attrs import field, frozen
+from attrs.validators import gt, in_
+
+from opframe_registry import Adapted, Backbone, Component, ConfigError, Fields, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NORM_GROUPS = 4
+"""Channel groups of every GroupNorm."""
+
+Norm = Literal["group", "batch"]
+Activation = Literal["gelu", "relu", "tanh"]
+
+
+@final
+@frozen(kw_only=True)
+class UNet(Backbone):
+    """Convolutional encoder and decoder with skip connections (Ronneberger et al., 2015), from MONAI's layers.
+
+    Frames and channels are stacked. Two convolutions a level, halving by max-pooling, doubling by transposed
+    convolution, in 1-D, 2-D or 3-D, on grids of any number of points. The presets `pdebench` and `pdearena` are the
+    networks of these benchmarks (PDEArena's UNet2015). With `norm = "batch"` the samples of a training batch
+    influence each other, which is why it is not the default here, where a batch mixes equations.
+    """
+
+    name: ClassVar[str] = "unet"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mini": {"width": 12, "levels": 4, "norm": "group", "activation": "gelu"},
+        "pdebench": {"width": 32, "levels": 4, "norm": "batch", "activation": "tanh"},
+        "pdearena": {"width": 64, "levels": 4, "norm": "batch", "activation": "gelu"},
+    }
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "embedding": ("encoder.0.conv_0.conv.*",),
+        "blocks": (
+            "encoder.0.conv_0.adn.*",
+            "encoder.0.conv_1.*",
+            "encoder.[1-9]*",
+            "upsampling.*",
+            "decoder.*",
+        ),
+        "head": ("head.*",),
+    }
+
+    width: int = field(
+        default=32, validator=gt(0), metadata={"help": "channels on the finest level; they double below"}
+    )
+    levels: int = field(default=4, validator=gt(0), metadata={"help": "how many times the grid is halved"})
+    norm: Norm = field(
+        default="group",
+        validator=in_(("group", "batch")),
+        metadata={"help": "after each convolution: group treats each sample alone, batch mixes those of a batch"},
+    )
+    activation: Activation = field(
+        default="gelu", validator=in_(("gelu", "relu", "tanh")), metadata={"help": "after each convolution and norm"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.size is not None and self.size not in self.presets:
+            raise ValueError(f"size = {self.size!r} is not a preset; presets: {', '.join(self.presets)}")
+        if self.norm == "group" and self.width % NORM_GROUPS:
+            nearest = NORM_GROUPS * max(1, round(self.width / NORM_GROUPS))
+            raise ValueError(f"width = {self.width} must be a multiple of {NORM_GROUPS} (GroupNorm), such as {nearest}")
+
+    def build(self, fields: Fields) -> nn.Module:
+        """Make a `UNetNet`. Raises ConfigError unless the grid has 1 to 3 axes that can be halved so many times."""
+        shape = "×".join(map(str, fields.grid))
+        if not 1 <= len(fields.grid) <= 3:
+            raise ConfigError(f"[backbone] unet works on 1-D, 2-D and 3-D grids, but the data's grid is {shape}")
+        most = min(fields.grid).bit_length() - 1
+        if self.levels > most:
+            advice = f"set levels to at most {most}" if most else "give every axis of data.grid more points"
+            raise ConfigError(f"[backbone] the grid {shape} cannot be halved levels = {self.levels} times; {advice}")
+        from opframe_unet.network import UNetNet
+
+        return UNetNet(self, fields)
+
+    def adapt(
+        self,
+        name: str,
+        weight: Tensor,
+        fresh: Tensor,
+        source: Fields,
+        target: Fields,
+        weights: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Adapted | None:
+        """Fit the first and the last convolution to other channels, history and horizon.
+
+        Channels are kept by position, frames of the input from the latest back, frames of the output from the first
+        on.
+        """
+        from opframe_unet.adaptation import FIRST, LAST, adapt_first, adapt_last
+
+        if name == FIRST:
+            return adapt_first(weight, fresh, source, target)
+        if name in LAST:
+            return adapt_last(weight, fresh, source, target)
+        return super().adapt(name, weight, fresh, source, target, weights)
+
+
+@hookimpl
+def opframe_components() -> list[type[Component]]:
+    """The components of this plugin."""
+    return [UNet]
