@@ -1,0 +1,58 @@
+"""What weights are, in a few lines for people."""
+
+from __future__ import annotations
+
+import torch
+
+from opframe.config import to_tables
+from opframe.describe import default_in_words
+from opframe.model_size import model_size
+from opframe.weights.pretrained import Header, Pretrained, check_fit
+from opframe.weights.transfer import part_of
+
+
+def describe(pretrained: Pretrained) -> list[str]:
+    """Backbone, size by part, fields and origin. Raises WeightsError where the weights do not fit."""
+    header = pretrained.header
+    with torch.device("meta"):
+        network = header.backbone.build(header.fields)
+    check_fit(network.state_dict(), pretrained.weights, pretrained.location)
+    size = model_size(header.backbone, header.fields)
+    settings = {key: value for key, value in to_tables(header.backbone).items() if key != "type"}
+    return [
+        f"{pretrained.location}: {header.backbone.name}, {size.total:,} parameters"
+        + (f", {size.activated:,} activated by a sample" if size.activated < size.total else ""),
+        "settings: " + ", ".join(f"{key} = {default_in_words(value)}" for key, value in settings.items()),
+        *_parts(pretrained),
+        *_fields(header),
+        *_origin(header),
+    ]
+
+
+def _parts(pretrained: Pretrained) -> list[str]:
+    """Tensors and numbers of each part; buffers are counted in."""
+    parts: dict[str, list[int]] = {}
+    for name, weight in pretrained.weights.items():
+        parts.setdefault(part_of(pretrained.header.backbone, name), []).append(weight.numel())
+    wide = max(map(len, parts))
+    return [f"  {part:{wide}}  {len(counts):4} tensors, {sum(counts):,} numbers" for part, counts in parts.items()]
+
+
+def _fields(header: Header) -> list[str]:
+    fields = header.fields
+    datasets = [f"datasets: {', '.join(fields.datasets)}"] if fields.datasets else []
+    return [
+        f"channels: {', '.join(fields.channels)}",
+        f"grid {'x'.join(map(str, fields.grid))}, {fields.history} frames in, {fields.horizon} out",
+        *datasets,
+    ]
+
+
+def _origin(header: Header) -> list[str]:
+    origin = header.origin
+    return [
+        f"from {origin.source}" + (f", {origin.date}" if origin.date else ""),
+        *([f"sha256 {origin.sha256}"] if origin.sha256 else []),
+        f"normalization of the data: {origin.normalization}",
+        *origin.notes,
+    ]
