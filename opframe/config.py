@@ -1,20 +1,19 @@
-"""From TOML to an Experiment, strictly, with all mistakes at once; and back."""
+"""From TOML tables to settings and components, strictly, with all mistakes at once; and back."""
 
 from __future__ import annotations
 
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
-import tomli_w
 from attrs import define, frozen
 from cattrs import Converter
 
-from opframe.settings import Experiment
-from opframe.toml import Text, load_tables
+from opframe.settings import key_name
+from opframe.toml import Text
 from opframe_registry import KINDS, Catalog, Component, ConfigError, Location, PluginError, did_you_mean
 
 
@@ -33,22 +32,6 @@ class ProblemsError(Exception):
     problems: list[Problem]
 
 
-def load_experiment(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
-    """Read, check and resolve an experiment file. Raises ConfigError listing every mistake."""
-    tables = load_tables(path, overrides)
-    try:
-        return make_converter(catalog).structure(tables, Experiment)
-    except ProblemsError as error:
-        raise ConfigError(_report(path, error.problems)) from None
-
-
-def _report(path: Path, problems: Sequence[Problem]) -> str:
-    lines = [
-        f"  {problem.place}: {problem.message}" if problem.place else f"  {problem.message}" for problem in problems
-    ]
-    return "\n".join([f"{path} is not a valid experiment:", *lines])
-
-
 def make_converter(catalog: Catalog) -> Converter:
     """A cattrs converter with exact scalars, own messages, and components looked up in the catalog."""
     converter = Converter()
@@ -57,8 +40,8 @@ def make_converter(catalog: Catalog) -> Converter:
     converter.register_structure_hook_func(lambda type_: type_ is Location, _location)
     converter.register_structure_hook_func(_has_origin(Literal), _one_of)
     converter.register_structure_hook_func(_has_origin(tuple), lambda value, type_: _items(converter, value, type_))
-    converter.register_structure_hook_func(  # `X | None`: there is no null in TOML, so it is an X
-        _has_origin(types.UnionType), lambda value, type_: converter.structure(value, get_args(type_)[0])
+    converter.register_structure_hook_func(
+        _has_origin(Union, types.UnionType), lambda value, type_: _one_type(converter, value, type_)
     )
     converter.register_structure_hook_factory(attrs.has, lambda class_: _table_hook(converter, class_))
     converter.register_structure_hook_func(
@@ -67,8 +50,8 @@ def make_converter(catalog: Catalog) -> Converter:
     return converter
 
 
-def _has_origin(origin: Any) -> Callable[[Any], bool]:
-    return lambda type_: get_origin(type_) is origin
+def _has_origin(*origins: Any) -> Callable[[Any], bool]:
+    return lambda type_: get_origin(type_) in origins
 
 
 def _exactly(value: Any, type_: type) -> Any:
@@ -89,6 +72,13 @@ def _location(value: Any, _: Any) -> Location:
     if "://" in value or not isinstance(value, Text):
         return Location(str(value))
     return Location(os.path.normpath(value.folder / Path(value).expanduser()))
+
+
+def _one_type(converter: Converter, value: Any, type_: Any) -> Any:
+    """`X | None` is an X, as there is no null in TOML; in `X | Literal[...]` a list is the X, a word the literal."""
+    first, *others = get_args(type_)
+    words = [other for other in others if get_origin(other) is Literal]
+    return converter.structure(value, words[0] if words and isinstance(value, str) else first)
 
 
 def _one_of(value: Any, type_: Any) -> Any:
@@ -151,31 +141,32 @@ def structure_table(converter: Converter, class_: Any, table: Any) -> Any:
     if not isinstance(table, dict):
         raise ValueError(f"expected a table, got {_shown(table)}")
     hints = get_type_hints(class_)
-    known = {attribute.name: attribute for attribute in attrs.fields(class_)}
+    known = {key_name(attribute): attribute for attribute in attrs.fields(class_)}
     problems = [Problem("", f"unknown key '{key}'{did_you_mean(key, known)}") for key in table if key not in known]
     values: dict[str, Any] = {}
     for name, attribute in known.items():
         if name in table:
             with _Collect(problems, name):
-                values[name] = converter.structure(table[name], hints[name])
+                values[attribute.name] = converter.structure(table[name], hints[attribute.name])
         elif attribute.default is attrs.NOTHING:
             problems.append(Problem(name, "required, but missing"))
     if not problems:
         with _Collect(problems, ""):
             return class_(**values)
     else:
-        problems += _invalid(class_, values, known)
+        problems += _invalid(class_, values)
     raise ProblemsError(problems)
 
 
-def _invalid(class_: type, values: Mapping[str, Any], known: Mapping[str, attrs.Attribute[Any]]) -> list[Problem]:
+def _invalid(class_: Any, values: Mapping[str, Any]) -> list[Problem]:
     """What the validators say of the keys that could be read, although the object cannot be made."""
     problems: list[Problem] = []
     for name, value in values.items():
-        validator = known[name].validator
+        attribute = attrs.fields_dict(class_)[name]
+        validator = attribute.validator
         if validator is not None and type(validator).__module__.startswith("attr"):
             with _Collect(problems, ""):
-                validator(class_, known[name], value)
+                validator(class_, attribute, value)
     return problems
 
 
@@ -194,10 +185,10 @@ def _component(converter: Converter, catalog: Catalog, table: Any, kind: type[Co
 
 def _preset(class_: type[Component], keys: Mapping[str, Any]) -> Mapping[str, Any]:
     size = keys.get("size")
-    if size is None or not class_.presets:
+    if size is None or "size" not in attrs.fields_dict(class_):
         return {}
     if size not in class_.presets:
-        known = ", ".join(class_.presets)
+        known = ", ".join(class_.presets) or "none"
         message = f"unknown preset {_shown(size)}{did_you_mean(str(size), class_.presets)}; presets: {known}"
         raise ProblemsError([Problem("size", message)])
     return class_.presets[size]
@@ -213,10 +204,5 @@ def to_tables(settings: Any) -> Any:
     for attribute in attrs.fields(type(settings)):
         value = getattr(settings, attribute.name)
         if value is not None:
-            table[attribute.name] = to_tables(value)
+            table[key_name(attribute)] = to_tables(value)
     return table
-
-
-def to_toml(experiment: Experiment) -> str:
-    """The resolved experiment, ready to be run again."""
-    return tomli_w.dumps(to_tables(experiment))

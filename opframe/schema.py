@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
 from opframe.config import to_tables
 from opframe.describe import summary
-from opframe.settings import Experiment
+from opframe.settings import Experiment, key_name
 from opframe_registry import KINDS, Catalog, Component, Location
 
 
@@ -40,11 +40,12 @@ def _table(class_: type) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required = []
     for attribute in attrs.fields(class_):
-        properties[attribute.name] = {**_type(hints[attribute.name]), "description": attribute.metadata.get("help", "")}
+        name = key_name(attribute)
+        properties[name] = {**_type(hints[attribute.name]), "description": attribute.metadata.get("help", "")}
         if attribute.default is attrs.NOTHING:
-            required.append(attribute.name)
+            required.append(name)
         elif attribute.default is not None and type(attribute.default) is not attrs.Factory:
-            properties[attribute.name]["default"] = to_tables(attribute.default)
+            properties[name]["default"] = to_tables(attribute.default)
     return {
         "type": "object",
         "description": summary(class_),
@@ -59,8 +60,9 @@ def _type(annotation: Any) -> dict[str, Any]:
     if annotation in names:
         return {"type": names[annotation]}
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is types.UnionType:
-        return _type(arguments[0])
+    if origin in (Union, types.UnionType):
+        options = [_type(option) for option in arguments if option is not types.NoneType]
+        return options[0] if len(options) == 1 else {"anyOf": options}
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is tuple:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, min_len, optional
 
 from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
+
+
+def key_name(attribute: Attribute[Any]) -> str:
+    """An attribute's key in TOML: its name, without the underscore that a word of Python's own takes (`from_`)."""
+    return attribute.name.rstrip("_")
 
 
 @frozen(kw_only=True)
@@ -30,10 +35,45 @@ class Data:
     horizon: int = field(
         default=1, validator=gt(0), metadata={"help": "frames a model predicts in one call (T_bundle)"}
     )
+    channels: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "channel slots of the network (default: as many as the widest dataset has)"},
+    )
     batch_size: int = field(
         default=16, validator=gt(0), metadata={"help": "samples of one optimizer step, over all processes"}
     )
     workers: int = field(default=0, validator=ge(0), metadata={"help": "loader processes for each training process"})
+
+
+@frozen(kw_only=True)
+class Init:
+    """Which trained weights to begin with."""
+
+    from_: Location = field(metadata={"help": "a weights folder, its URL, or a run folder"})
+    components: tuple[str, ...] | Literal["all"] = field(
+        default="all",
+        metadata={"help": "the backbone's parts to take, the others begin fresh; `opframe show` lists them"},
+    )
+
+
+@frozen(kw_only=True)
+class Group:
+    """Parameters that are trained in another way than the rest. The first group that matches one has it."""
+
+    match: tuple[str, ...] = field(
+        validator=min_len(1), metadata={"help": "the backbone's parts, or patterns of parameter names"}
+    )
+    learning_rate: float | None = field(
+        default=None, validator=optional(gt(0.0)), metadata={"help": "peak learning rate (default: the optimizer's)"}
+    )
+    frozen: bool = field(
+        default=False, metadata={"help": "leave as they are; modules that are frozen whole stay in evaluation mode"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.frozen and self.learning_rate is not None:
+            raise ValueError("frozen parameters have no learning_rate; remove one of the two keys")
 
 
 @frozen(kw_only=True)
@@ -85,6 +125,8 @@ class Experiment:
     datasets: tuple[Dataset, ...] = field(validator=min_len(1), metadata={"help": "what to train and evaluate on"})
     zero_shot: tuple[Dataset, ...] = field(default=(), metadata={"help": "datasets that are only evaluated"})
     backbone: Backbone = field(metadata={"help": "the network"})
+    init: Init | None = field(default=None, metadata={"help": "trained weights to begin with (default: fresh ones)"})
+    parameters: tuple[Group, ...] = field(default=(), metadata={"help": "parameters that are trained otherwise"})
     objective: Objective = field(metadata={"help": "what training minimises"})
     sampler: Sampler = field(metadata={"help": "how batches are drawn from the datasets"})
     optimizer: Optimizer = field(metadata={"help": "how weights are updated"})

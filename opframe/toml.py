@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opframe_registry import ConfigError
+import attrs
+
+from opframe_registry import KINDS, ConfigError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _KEY = re.compile(r"[^.\[\]]+")
+_COMMON = {kind.kind: {attribute.name for attribute in attrs.fields(kind)} for kind in KINDS}
+_COMMON |= {"datasets": _COMMON["dataset"], "zero_shot": _COMMON["dataset"]}
 
 
 class Text(str):
@@ -78,16 +82,24 @@ def _mark(value: Any, folder: Path) -> Any:
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`: tables join, anything else is replaced.
 
-    A component whose `type` changes is replaced as a whole, since its other keys meant another component.
+    When the `type` of a component changes, only the keys that all of its kind have are kept: the others meant
+    another component.
     """
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) == old.get("type"):
-            result[key] = merge(old, value)
+        if isinstance(old, dict) and isinstance(value, dict):
+            result[key] = merge(_keep(key, old, value.get("type", old.get("type"))), value)
         else:
             result[key] = value
     return result
+
+
+def _keep(key: str, table: dict[str, Any], type_: Any) -> dict[str, Any]:
+    """What of the table `key` outlives a change to another type."""
+    if table.get("type", type_) == type_:
+        return table
+    return {name: value for name, value in table.items() if name in _COMMON.get(key, ())}
 
 
 def _override(tables: dict[str, Any], override: str) -> dict[str, Any]:
@@ -102,21 +114,20 @@ def _override(tables: dict[str, Any], override: str) -> dict[str, Any]:
     return dict(_assign(tables, steps, _mark(value, Path.cwd()), override))
 
 
-def _assign(node: Any, steps: Sequence[str], value: Any, override: str) -> Any:
+def _assign(node: Any, steps: Sequence[str], value: Any, override: str, key: str = "") -> Any:
+    """`node`, which stands under `key`, with a value set some steps below."""
     step, rest = steps[0], steps[1:]
     if isinstance(node, list):
         if not step.isdigit() or int(step) >= len(node):
             raise ConfigError(f"--set {override}: '{step}' is not an index between 0 and {len(node) - 1}")
         items = list(node)
-        items[int(step)] = _assign(items[int(step)], rest, value, override) if rest else value
+        items[int(step)] = _assign(items[int(step)], rest, value, override, key) if rest else value
         return items
     if not isinstance(node, dict):
         raise ConfigError(f"--set {override}: '{step}' has nothing to be set in; the key before it is a single value")
     if rest:
-        return {**node, step: _assign(node.get(step, {}), rest, value, override)}
-    if step == "type" and node.get("type", value) != value:
-        return {"type": value}
-    return merge(node, {step: value})
+        return {**node, step: _assign(node.get(step, {}), rest, value, override, step)}
+    return merge(_keep(key, node, value) if step == "type" else node, {step: value})
 
 
 def _expand(value: Any, key: str, path: Path) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opframe.config import load_experiment, to_toml
+from opframe.experiment import load_experiment, to_toml
 from opframe.schema import json_schema
 from opframe.settings import Experiment
 from opframe_registry import Catalog, ConfigError
@@ -76,8 +76,10 @@ def test_overrides_reach_into_tables_and_lists(catalog: Catalog, experiment: Pat
     )
 
 
-def test_a_changed_type_drops_the_keys_of_the_old_component(catalog: Catalog, experiment: Path) -> None:
-    assert load(catalog, experiment, "schedule.type=constant").schedule.name == "constant"
+def test_a_changed_type_keeps_only_the_keys_that_all_of_its_kind_have(catalog: Catalog, experiment: Path) -> None:
+    assert load(catalog, experiment, "schedule.warmup=0.1", "schedule.type=constant").schedule.name == "constant"
+    adamw = load(catalog, experiment, "optimizer.learning_rate=0.5", "optimizer.epsilon=1", "optimizer.type=adamw")
+    assert (adamw.optimizer.name, adamw.optimizer.learning_rate, adamw.optimizer.epsilon) == ("adamw", 0.5, 1e-8)
     experiment.with_name("over.toml").write_text('include = "experiment.toml"\n[objective]\ntype = "relative_l2"\n')
     assert load(catalog, experiment.with_name("over.toml"), "sampler.type=proportional").sampler.name == "proportional"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from opframe_registry import DataError, Dataset, Fields, Metadata, Population, Trajectories
+from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Trajectories
 
 _RESIZING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -74,14 +74,22 @@ def open_source(component: Dataset, trajectories: Trajectories, history: int, fr
     )
 
 
-def channel_slots(sources: Sequence[Source]) -> tuple[str, ...]:
-    """The channel axis of the mixture, as wide as its widest dataset; a slot's name joins what it holds."""
-    width = max(len(source.metadata.channels) for source in sources)
-    slots: list[dict[str, None]] = [{} for _ in range(width)]
+def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[str, ...]:
+    """The channel axis of the mixture, as wide as its widest dataset; a slot's name joins what it holds.
+
+    Raises ConfigError if a dataset has more channels than a `width` that is given.
+    """
+    widest = max(sources, key=lambda source: len(source.metadata.channels))
+    if width is not None and width < len(widest.metadata.channels):
+        raise ConfigError(
+            f"data.channels = {width}, but {widest.title} has {len(widest.metadata.channels)} channels: "
+            f"{', '.join(widest.metadata.channels)}"
+        )
+    slots: list[dict[str, None]] = [{} for _ in range(width or len(widest.metadata.channels))]
     for source in sources:
         for slot, name in zip(slots, source.metadata.channels, strict=False):
             slot[name] = None
-    return tuple("/".join(slot) for slot in slots)
+    return tuple("/".join(slot) or f"unused_{index}" for index, slot in enumerate(slots))
 
 
 def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
