@@ -11,8 +11,11 @@ from torch import nn
 
 from opframe.data.loading import Plan, Windows
 from opframe.data.mixture import Source, channel_slots, open_source
+from opframe.parameters import parameter_groups
 from opframe.settings import Experiment
-from opframe_registry import ConfigError, Dataset, Fields, LossFunction, Order, Progress, Split
+from opframe.weights.pretrained import read_pretrained
+from opframe.weights.transfer import Transfer, transfer
+from opframe_registry import Catalog, ConfigError, Dataset, Fields, LossFunction, Order, Progress, Split
 
 
 @frozen(kw_only=True)
@@ -37,7 +40,13 @@ def open_sources(experiment: Experiment) -> Sources:
     test = _open(experiment, experiment.datasets, "test")
     zero_shot = _open(experiment, experiment.zero_shot, "test")
     data = experiment.data
-    fields = Fields(channels=channel_slots(train), grid=data.grid, history=data.history, horizon=data.horizon)
+    fields = Fields(
+        channels=channel_slots(train, data.channels),
+        grid=data.grid,
+        history=data.history,
+        horizon=data.horizon,
+        datasets=tuple(source.title for source in train),
+    )
     for source in (*train, *test, *zero_shot):
         _check_fit(source, fields)
     return Sources(train=train, test=test, zero_shot=zero_shot, fields=fields)
@@ -72,6 +81,15 @@ def build_backbone(experiment: Experiment, fields: Fields) -> nn.Module:
     return experiment.backbone.build(fields)
 
 
+def initialise(experiment: Experiment, backbone: nn.Module, fields: Fields, catalog: Catalog) -> Transfer | None:
+    """Load the trained weights that the experiment begins with, if any. Raises OpframeError."""
+    init = experiment.init
+    if init is None:
+        return None
+    pretrained = read_pretrained(init.from_, catalog)
+    return transfer(experiment.backbone, backbone, fields, pretrained, init.components)
+
+
 def build_loss(experiment: Experiment, fields: Fields) -> LossFunction:
     """The objective's loss function."""
     return experiment.objective.build(fields)
@@ -84,8 +102,8 @@ def build_order(experiment: Experiment, sources: Sequence[Source]) -> Order:
 
 
 def build_optimizer(experiment: Experiment, backbone: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all weights that want gradients."""
-    return experiment.optimizer.build(weight for weight in backbone.parameters() if weight.requires_grad)
+    """The optimizer over all weights that are trained; the others are frozen. Raises ConfigError."""
+    return experiment.optimizer.build(parameter_groups(backbone, experiment.backbone.parts, experiment.parameters))
 
 
 def build_schedule(experiment: Experiment, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:

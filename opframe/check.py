@@ -8,10 +8,10 @@ from rich.console import Console
 
 from opframe import assembly
 from opframe.settings import Experiment
-from opframe_registry import DataError
+from opframe_registry import Catalog, DataError
 
 
-def check(experiment: Experiment, console: Console) -> None:
+def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     """Open the data and build the network. Raises OpframeError for whatever does not fit."""
     missing = _missing(experiment)
     for message in missing:
@@ -30,6 +30,13 @@ def check(experiment: Experiment, console: Console) -> None:
     backbone = assembly.build_backbone(experiment, sources.fields)
     weights = sum(weight.numel() for weight in backbone.parameters())
     console.print(f"backbone {experiment.backbone.name}: {weights:,} parameters", highlight=False)
+    transferred = assembly.initialise(experiment, backbone, sources.fields, catalog)
+    for line in transferred.summary() if transferred else ():
+        console.print(line, highlight=False, soft_wrap=True)
+    assembly.build_optimizer(experiment, backbone)
+    frozen = sum(weight.numel() for weight in backbone.parameters() if not weight.requires_grad)
+    if frozen:
+        console.print(f"frozen: {frozen:,} parameters", highlight=False)
     console.print("ready to run", highlight=False)
 
 

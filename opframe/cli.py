@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from opframe_registry import KINDS, Catalog, OpframeError, Plugin, did_you_mean, discover
+from opframe.weights.commands import add_weights
+from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
 
 if TYPE_CHECKING:
     from opframe.settings import Experiment
@@ -47,18 +48,29 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="continue the run in the run folder")
     run.add_argument("--nproc", type=int, default=1, metavar="N", help="train with N processes on this machine")
     run.add_argument("--stop-at", type=int, metavar="STEP", help="stop after this step, saved, to be resumed")
+    evaluate = commands.add_parser("evaluate", help="evaluate trained weights (init.from) on a config's data")
+    evaluate.add_argument("config", type=Path)
     check = commands.add_parser("check", help="say what is wrong with a config, or what it would do")
     check.add_argument("config", type=Path)
-    for command in (run, check):
+    for command in (run, evaluate, check):
         command.add_argument(
             "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override, as a.b=c"
         )
+    compare = commands.add_parser("compare", help="finished runs beside each other")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    compare.add_argument(
+        "--by", metavar="KEY", help="a key of their configs to set errors against, as datasets.0.train"
+    )
+    compare.add_argument("--out", type=Path, metavar="FOLDER", help="write the tables, and with --by a figure, there")
+    compare.set_defaults(command=_compare)
     show = commands.add_parser("show", help="the keys of a component")
     show.add_argument("name", help="a name from 'opframe list'")
     run.set_defaults(command=_run)
+    evaluate.set_defaults(command=_evaluate)
     check.set_defaults(command=_check)
     show.set_defaults(command=_show)
     commands.add_parser("list", help="all installed components").set_defaults(command=_list)
+    add_weights(commands)
     schema = commands.add_parser("schema", help="JSON Schema of configs, for editors")
     schema.add_argument("--markdown", action="store_true", help="the same as a page to read")
     schema.set_defaults(command=_schema)
@@ -100,16 +112,29 @@ def _named(catalog: Catalog, name: str) -> list[tuple[Plugin, type[Component]]]:
 def _show_component(console: Console, plugin: Plugin, item: type[Component]) -> None:
     from rich.table import Table
 
-    from opframe.describe import keys, paragraphs
+    from opframe.describe import default_in_words, keys, paragraphs
 
     console.print(f"[bold]{item.kind} {item.name}[/bold] from {plugin.distribution} (plugin {plugin.name})")
     console.print(escape(paragraphs(item)), "\n")
-    table = Table("key", "type", "default", "help", title="keys", title_justify="left")
+    table = Table(title="keys", title_justify="left")
+    for heading in ("key", "type", "default", "help"):
+        table.add_column(heading, overflow="fold")
     for key in keys(item):
         table.add_row(key.name, key.type, key.default, key.help)
     console.print(table)
     for size, settings in item.presets.items():
-        console.print(f'size = "{size}": ' + ", ".join(f"{key} = {value}" for key, value in settings.items()))
+        words = ", ".join(f"{key} = {default_in_words(value)}" for key, value in settings.items())
+        console.print(f'size = "{size}": {words}', markup=False)
+    if issubclass(item, Backbone):
+        _show_network(console, item)
+
+
+def _show_network(console: Console, backbone: type[Backbone]) -> None:
+    from opframe.model_size import EXAMPLE, in_words, size_table
+
+    console.print(f"parts, for [init] and [[parameters]]: {', '.join(backbone.parts) or 'none'}", "\n", markup=False)
+    console.print(f"parameters for {in_words(EXAMPLE)}")
+    console.print(size_table(backbone))
 
 
 def _schema(arguments: argparse.Namespace) -> int:
@@ -125,12 +150,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from opframe.check import check
 
     catalog = discover()
-    check(_load(arguments, catalog), Console())
+    check(_load(arguments, catalog), catalog, Console())
     return 0
 
 
 def _load(arguments: argparse.Namespace, catalog: Catalog) -> Experiment:
-    from opframe.config import load_experiment
+    from opframe.experiment import load_experiment
 
     return load_experiment(arguments.config, catalog, arguments.overrides)
 
@@ -156,6 +181,32 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print(f"stopped at step {outcome.step}, saved; continue with: {how}", highlight=False, soft_wrap=True)
     stopped_as_asked = arguments.stop_at is not None and outcome.step >= arguments.stop_at
     return 130 if outcome.interrupted and not stopped_as_asked else 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    catalog = discover()
+    experiment = _load(arguments, catalog)
+    from opframe.job import Request, evaluate
+
+    words = ["opframe", "run", str(arguments.config), "--resume", *_overrides(arguments)]
+    request = Request(
+        experiment=experiment, catalog=catalog, resume=False, stop_at=None, how_to_continue=shlex.join(words)
+    )
+    evaluate(request, Console())
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from opframe.evaluation.comparison import make_tables, read_finished, write_comparison
+
+    console = Console()
+    runs = [read_finished(path) for path in arguments.runs]
+    for table in make_tables(runs, arguments.by):
+        console.print(table)
+    if arguments.out is not None:
+        write_comparison(runs, arguments.by, arguments.out)
+        console.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
+    return 0
 
 
 def _how_to_continue(arguments: argparse.Namespace) -> str:

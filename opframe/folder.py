@@ -18,10 +18,11 @@ import torch
 from attrs import frozen
 
 from opframe.checkpoint import latest_step
-from opframe.config import to_toml
+from opframe.experiment import to_toml
 from opframe.files import write_atomically
 from opframe.settings import Experiment
-from opframe_registry import Catalog, RunError
+from opframe.weights.pretrained import Header, Origin, header_toml, now
+from opframe_registry import Catalog, Fields, RunError
 
 _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "torchdata", "tensorboard")
 # What may change between the parts of one run, because it does not change the weights.
@@ -65,9 +66,14 @@ class RunFolder:
             return f"a finished run ({steps} steps); its report is {self.path / 'report.md'}"
         return f"a run that stopped at step {step} of {steps}"
 
-    def describe(self, experiment: Experiment, catalog: Catalog, device: torch.device, processes: int) -> None:
-        """Write config.toml and environment.json."""
+    def describe(
+        self, experiment: Experiment, fields: Fields, catalog: Catalog, device: torch.device, processes: int
+    ) -> None:
+        """Write config.toml, environment.json, and model.toml: what the weights of this run are of."""
         self.path.mkdir(parents=True, exist_ok=True)
+        origin = Origin(source=str(self.path), date=now())
+        header = Header(backbone=experiment.backbone, fields=fields, origin=origin)
+        write_atomically(self.path / "model.toml", header_toml(header))
         write_atomically(self.path / "config.toml", to_toml(experiment))
         write_atomically(self.path / "environment.json", json.dumps(environment(catalog, device, processes), indent=1))
 

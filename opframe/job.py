@@ -12,17 +12,18 @@ from rich.console import Console
 from torch import nn
 
 from opframe import assembly
-from opframe.checkpoint import Checkpoints, read_mark, restore_state
+from opframe.checkpoint import Checkpoints, latest_step, read_mark, restore_state
 from opframe.console import Bar, Preparation
 from opframe.data.loading import batches, make_loader
 from opframe.distributed import Processes, joined
 from opframe.evaluation.protocol import Evaluator, Report
 from opframe.evaluation.report import draw_all, make_table, verdict, write_report
+from opframe.files import write_atomically
 from opframe.folder import RunFolder
 from opframe.journal import Journal
 from opframe.settings import Experiment
 from opframe.trainer import Outcome, Trainer, wrap
-from opframe_registry import Catalog
+from opframe_registry import Catalog, ConfigError, Fields
 
 
 @frozen(kw_only=True)
@@ -64,8 +65,55 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     experiment = request.experiment
     started = time.monotonic()
     sources = assembly.open_sources(experiment)
-    backbone = assembly.build_backbone(experiment, sources.fields).to(processes.device)
-    evaluator = Evaluator(
+    backbone = _begin(request, folder, sources.fields, processes, console)
+    evaluator = _evaluator(experiment, sources, processes)
+    if processes.leads:
+        console.print(", ".join([*_plan(experiment, backbone), f"on {processes.device}"]), highlight=False)
+    outcome = _train(request, folder, sources, backbone, evaluator, console)
+    if not outcome.interrupted:
+        when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
+        facts = _facts(experiment, processes, _plan(experiment, backbone), when)
+        _report(experiment, folder, evaluator, backbone, facts, console)
+    return outcome
+
+
+def evaluate(request: Request, console: Console) -> None:
+    """Evaluate the weights that the experiment begins with, without training. Raises OpframeError."""
+    experiment = request.experiment
+    if experiment.init is None:
+        raise ConfigError(
+            "there are no weights to evaluate; name a weights folder or a run folder as init.from, "
+            "as in --set init.from=runs/dpot_pretrain"
+        )
+    folder = RunFolder(path=Path(experiment.run.folder))
+    with joined(experiment.trainer.device) as processes:
+        folder.claim(experiment, request.resume, request.how_to_continue)
+        prepare(experiment, console)
+        sources = assembly.open_sources(experiment)
+        backbone = _begin(request, folder, sources.fields, processes, console)
+        facts = _facts(experiment, processes, [_size(experiment, backbone)], "evaluated without training")
+        _report(experiment, folder, _evaluator(experiment, sources, processes), backbone, facts, console)
+
+
+def _begin(request: Request, folder: RunFolder, fields: Fields, processes: Processes, console: Console) -> nn.Module:
+    """The network as training begins, and a run folder that says what it is."""
+    experiment = request.experiment
+    backbone = assembly.build_backbone(experiment, fields)
+    resumed = latest_step(folder.checkpoints) is not None
+    transferred = None if resumed else assembly.initialise(experiment, backbone, fields, request.catalog)
+    if processes.leads:
+        folder.describe(experiment, fields, request.catalog, processes.device, processes.count)
+        console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+        for line in transferred.summary() if transferred else ():
+            console.print(line, highlight=False, soft_wrap=True)
+        if transferred:
+            write_atomically(folder.path / "init.json", transferred.to_json())
+    processes.wait()
+    return backbone.to(processes.device)
+
+
+def _evaluator(experiment: Experiment, sources: assembly.Sources, processes: Processes) -> Evaluator:
+    return Evaluator(
         sources=sources.test,
         zero_shot=sources.zero_shot,
         fields=sources.fields,
@@ -73,16 +121,6 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
         batch_size=experiment.evaluation.batch_size,
         bfloat16=experiment.trainer.precision == "bfloat16",
     )
-    if processes.leads:
-        folder.describe(experiment, request.catalog, processes.device, processes.count)
-        console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
-        console.print(", ".join([*_plan(experiment, backbone), f"on {processes.device}"]), highlight=False)
-    processes.wait()
-    outcome = _train(request, folder, sources, backbone, evaluator, console)
-    if not outcome.interrupted:
-        facts = _facts(experiment, backbone, processes, time.monotonic() - started)
-        _report(experiment, folder, evaluator, backbone, facts, console)
-    return outcome
 
 
 def _train(
@@ -147,18 +185,25 @@ def _say_what_continues(latest: Path, processes: Processes, console: Console) ->
 
 
 def _plan(experiment: Experiment, backbone: nn.Module) -> list[str]:
-    weights = sum(weight.numel() for weight in backbone.parameters())
     return [
-        f"backbone {experiment.backbone.name}, {weights:,} parameters",
+        _size(experiment, backbone),
         f"{experiment.trainer.steps} steps of {experiment.data.batch_size} samples, seed {experiment.run.seed}",
     ]
 
 
-def _facts(experiment: Experiment, backbone: nn.Module, processes: Processes, seconds: float) -> list[str]:
+def _size(experiment: Experiment, backbone: nn.Module) -> str:
+    weights = sum(weight.numel() for weight in backbone.parameters())
+    return f"backbone {experiment.backbone.name}, {weights:,} parameters"
+
+
+def _facts(experiment: Experiment, processes: Processes, done: list[str], when: str) -> list[str]:
+    """What the report says above its table: what was done, on what, and where to find more."""
+    begun = [f"weights from {experiment.init.from_} (init.json)"] if experiment.init else []
     return [
-        *_plan(experiment, backbone),
+        *done,
+        *begun,
         f"grid {'x'.join(map(str, experiment.data.grid))}, {experiment.data.history} frames of history",
-        f"{processes.count} process(es) on {processes.device.type}, {seconds:.0f} s since the run began or was resumed",
+        f"{processes.count} process(es) on {processes.device.type}, {when}",
         "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
     ]
 

@@ -20,6 +20,7 @@ from opframe.data.loading import split_batch, to_device
 from opframe.distributed import Processes
 from opframe.evaluation.protocol import Evaluator
 from opframe.journal import Journal
+from opframe.parameters import training_mode
 from opframe.settings import Trainer as Settings
 from opframe_registry import Batch, LossFunction, RunError
 
@@ -82,7 +83,7 @@ class Trainer:
         """Train until the last step, a signal, or `stop_at`; the last state is always saved."""
         self._clock = (time.monotonic(), 0)
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
-        self.backbone.train()
+        training_mode(self.backbone)
         with self._signals():
             for batch in batches:
                 self.train_step(to_device(batch, self.processes.device))
@@ -115,7 +116,7 @@ class Trainer:
     def evaluate(self) -> float:
         """Evaluate on held-out trajectories; returns the mean roll-out error."""
         report = self.evaluator.evaluate(self.backbone)
-        self.backbone.train()
+        training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
         if self.journal:
             self.journal.write(self.step, "evaluation", report.numbers())

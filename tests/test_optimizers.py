@@ -34,7 +34,7 @@ SCHEDULES = (
 
 
 def optimizer_for(schedule: Schedule, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = Adam(learning_rate=PEAK).build([nn.Parameter(torch.ones(2))])
+    optimizer = Adam(learning_rate=PEAK).build([{"params": [nn.Parameter(torch.ones(2))]}])
     return optimizer, schedule.build(optimizer, steps)
 
 
@@ -135,7 +135,7 @@ def test_constant_never_changes() -> None:
 )
 def test_updates_are_those_of_the_plain_torch_optimizer(optimizer: Any, reference: Any) -> None:
     ours, theirs = (nn.Parameter(torch.linspace(-1, 2, 7)) for _ in range(2))
-    one = optimizer.build(iter([ours]))
+    one = optimizer.build([{"params": [ours]}])
     settings = {"lr": 0.01, "betas": optimizer.betas, "weight_decay": optimizer.weight_decay, "eps": optimizer.epsilon}
     two = reference([theirs], **settings, fused=False, foreach=False)
     for step in range(5):
@@ -146,7 +146,7 @@ def test_updates_are_those_of_the_plain_torch_optimizer(optimizer: Any, referenc
 
 
 def test_adam_defaults_are_the_published_ones() -> None:
-    group = Adam().build([nn.Parameter(torch.ones(1))]).param_groups[0]
+    group = Adam().build([{"params": [nn.Parameter(torch.ones(1))]}]).param_groups[0]
     assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.9), 1e-6)
 
 
@@ -169,4 +169,4 @@ def test_impossible_settings_are_named(make: Any, word: str) -> None:
 def test_weights_of_several_devices_do_not_ask_for_the_fused_kernel() -> None:
     weights = [nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1, device="meta"))]
     optimizers: list[Optimizer] = [Adam(), AdamW()]
-    assert [optimizer.build(weights).defaults["fused"] for optimizer in optimizers] == [False, False]
+    assert [optimizer.build([{"params": weights}]).defaults["fused"] for optimizer in optimizers] == [False, False]

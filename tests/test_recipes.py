@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from opframe.assembly import build_backbone
-from opframe.config import load_experiment
+from opframe.assembly import build_backbone, build_optimizer, initialise
+from opframe.experiment import load_experiment
+from opframe.weights.pretrained import Header, Origin, write_folder
 from opframe_registry import Catalog, Fields
 from support import ROOT
 
 PARTS = {"default", "dpot_mixture", "dpot"}  # files that others include
-ALL = sorted(path for path in (ROOT / "configs").rglob("*.toml") if path.stem not in PARTS)
+FINE_TUNING = {"finetune_all": "dpot", "finetune_blocks": "dpot", "finetune_moe": "moepot"}  # their backbone is trained
+ALL = sorted(path for path in (ROOT / "configs").rglob("*.toml") if path.stem not in {*PARTS, *FINE_TUNING})
 MILLIONS = {"tiny": 7.5, "small": 30.8, "medium": 122, "large": 509, "huge": 1030}
 
 
@@ -50,6 +52,34 @@ def test_published_recipes_have_the_published_sizes_and_mixture(
     head = 2 * (width**2 + width) + width * classes + classes  # of the classification head, which is counted in
     weights = head + sum(weight.numel() for weight in backbone.parameters())
     assert weights / 1e6 == pytest.approx(MILLIONS[size], rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "backbone"), FINE_TUNING.items())
+def test_fine_tuning_fits_what_the_default_pre_training_leaves(
+    catalog: Catalog, tmp_path: Path, name: str, backbone: str
+) -> None:
+    pretraining = load_experiment(ROOT / "configs" / f"{backbone}_pretrain.toml", catalog)
+    fields = Fields(channels=("vorticity/u", "v"), grid=pretraining.data.grid, history=pretraining.data.history)
+    header = Header(backbone=pretraining.backbone, fields=fields, origin=Origin(source="a test"))
+    write_folder(header, build_backbone(pretraining, fields).state_dict(), tmp_path / "weights")
+    experiment = load_experiment(
+        ROOT / "configs" / f"{name}.toml", catalog, [f"init.from={tmp_path / 'weights'}", "run.seed=1"]
+    )
+    assert experiment.backbone.name == backbone
+    assert (len(fields.channels), fields.grid, fields.history) == (
+        experiment.data.channels,
+        experiment.data.grid,
+        experiment.data.history,
+    )
+    network = build_backbone(experiment, fields)
+    transferred = initialise(experiment, network, fields, catalog)
+    assert transferred is not None
+    fresh = {entry.part for entry in transferred.entries if entry.status == "fresh"}
+    assert fresh == ({"embedding", "time_aggregation", "head", "normalization"} if "blocks" in name else set())
+    groups = build_optimizer(experiment, network).param_groups
+    assert [group["lr"] for group in groups] == ([1e-4, 1e-3] if "blocks" in name else [5e-4])
+    frozen = {name.split(".")[3] for name, weight in network.named_parameters() if not weight.requires_grad}
+    assert frozen == ({"gating", "feature_extractor"} if backbone == "moepot" else set())
 
 
 def test_the_first_experiments_differ_from_the_default_in_what_they_are_about(catalog: Catalog) -> None:

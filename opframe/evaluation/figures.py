@@ -54,7 +54,7 @@ def draw_rollout(panels: Panels, path: Path) -> None:
         axes[0, column].set_title(when, fontsize=9)
         axes[2, column].set_title(f"L2RE {relative:.3f}", fontsize=9)
     figure.suptitle(f"{panels.title}: {panels.channel}")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_errors(report: Report, path: Path) -> None:
@@ -77,9 +77,9 @@ def draw_errors(report: Report, path: Path) -> None:
         panel.grid(visible=True, alpha=0.3)
     axes[0, 0].set_ylabel("L2RE of one frame")
     axes[0, 0].legend()
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

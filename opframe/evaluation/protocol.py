@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from opframe.data.mixture import Source, evaluation_mask, read_frames
 from opframe.distributed import Processes
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
-from opframe_registry import Fields
+from opframe_registry import Fields, Prediction
 
 Forecast = Callable[[Tensor, int], Tensor]
 """Maps a history (B, T_in, C, *grid) and a number of frames to (B, frames, C, *grid)."""
@@ -31,7 +31,10 @@ class Score:
 
 @frozen(kw_only=True)
 class DatasetReport:
-    """The scores of one dataset, by name of the forecast: model, persistence, linear."""
+    """The scores of one dataset, by name of the forecast: model, persistence, linear.
+
+    `recognised` is the fraction of trajectories that a backbone's classification head assigns to this dataset.
+    """
 
     title: str
     zero_shot: bool
@@ -39,6 +42,7 @@ class DatasetReport:
     time_step: float | None
     history: int
     scores: dict[str, Score]
+    recognised: float | None = None
 
     def beats_persistence(self) -> bool:
         """Whether the model is better in both measures."""
@@ -63,6 +67,8 @@ class Report:
         for item in self.datasets:
             for name, score in item.scores.items():
                 result |= {f"{item.title}/{name}/step": score.step, f"{item.title}/{name}/full": score.full}
+            if item.recognised is not None:
+                result[f"{item.title}/recognised"] = item.recognised
         return result
 
 
@@ -102,8 +108,25 @@ class Evaluator:
             "linear": linear_extrapolation,
         }
         reports = [self._dataset(source, forecasts, zero_shot=False) for source in self.sources]
+        if self._classifies(backbone):
+            reports = [self._recognise(backbone, index, report) for index, report in enumerate(reports)]
         reports += [self._dataset(source, forecasts, zero_shot=True) for source in self.zero_shot]
         return Report(datasets=tuple(reports))
+
+    def _classifies(self, backbone: nn.Module) -> bool:
+        """Whether the backbone has a classification head, asked of every process with one sample of zeros."""
+        fields = self.fields
+        sample = torch.zeros(1, fields.history, len(fields.channels), *fields.grid, device=self.processes.device)
+        prediction: Prediction = backbone(sample)
+        return prediction.class_logits is not None
+
+    def _recognise(self, backbone: nn.Module, dataset: int, report: DatasetReport) -> DatasetReport:
+        """Add what fraction of the trajectories the classification head assigns to their dataset."""
+        right = torch.zeros((), device=self.processes.device)
+        for trajectories in self._shares(report.trajectories):
+            history, _ = self.read(self.sources[dataset], trajectories, frames=0)
+            right += (backbone(history).class_logits.argmax(1) == dataset).sum()
+        return attrs.evolve(report, recognised=self.processes.sum(right).item() / report.trajectories)
 
     def _dataset(self, source: Source, forecasts: dict[str, Forecast], zero_shot: bool) -> DatasetReport:
         count = min(source.metadata.trajectories, self.limit or source.metadata.trajectories)
@@ -130,12 +153,12 @@ class Evaluator:
         for first in range(0, len(mine), self.batch_size):
             yield mine[first : first + self.batch_size]
 
-    def read(self, source: Source, trajectories: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """History (B, T_in, C, *grid) and true future (B, rollout, C, *grid), on the device."""
-        stop = self.fields.history + source.rollout
-        frames = torch.stack([read_frames(source, index, 0, stop, self.fields) for index in trajectories])
-        frames = frames.to(self.processes.device)
-        return frames[:, : self.fields.history], frames[:, self.fields.history :]
+    def read(self, source: Source, trajectories: Sequence[int], frames: int | None = None) -> tuple[Tensor, Tensor]:
+        """History (B, T_in, C, *grid) and true future (B, frames or rollout, C, *grid), on the device."""
+        stop = self.fields.history + (source.rollout if frames is None else frames)
+        read = torch.stack([read_frames(source, index, 0, stop, self.fields) for index in trajectories])
+        read = read.to(self.processes.device)
+        return read[:, : self.fields.history], read[:, self.fields.history :]
 
     @torch.no_grad()
     def run(self, forecast: Forecast, history: Tensor, frames: int) -> Tensor:

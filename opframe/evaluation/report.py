@@ -46,7 +46,7 @@ def _numbers(item: DatasetReport) -> list[str]:
 
 
 def verdict(report: Report) -> list[str]:
-    """Whether the model beats persistence everywhere, in words."""
+    """Whether the model beats persistence everywhere, and what its classification head recognises, in words."""
     lost = [item.title for item in report.datasets if not item.beats_persistence()]
     lines = ["The model beats persistence on every dataset, in both measures."]
     if lost:
@@ -54,6 +54,9 @@ def verdict(report: Report) -> list[str]:
     behind = [item.title for item in report.datasets if item.scores["model"].first > item.scores["persistence"].first]
     if behind:
         lines.append(f"In the first frame alone, persistence is better on {', '.join(behind)}.")
+    known = [f"{item.title} {item.recognised:.0%}" for item in report.datasets if item.recognised is not None]
+    if known:
+        lines.append(f"Trajectories that the classification head assigns to their dataset: {', '.join(known)}.")
     return lines
 
 

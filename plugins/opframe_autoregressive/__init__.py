@@ -41,6 +41,11 @@ class RelativeL2(Objective):
     penalty_weight: float = field(
         default=0.1, validator=ge(0.0), metadata={"help": "weight of the backbone's penalties, such as expert balance"}
     )
+    classification_weight: float = field(
+        default=0.0,
+        validator=ge(0.0),
+        metadata={"help": "weight of the cross-entropy of a backbone's classification head (published: 0)"},
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.noise is not None and self.noise_rms is not None:
@@ -64,6 +69,7 @@ class RelativeL2(Objective):
             noise=published if self.noise_rms is None else self.noise_rms,
             relative_to_rms=self.noise_rms is not None,
             penalty_weight=self.penalty_weight,
+            classification_weight=self.classification_weight,
         )
 
 

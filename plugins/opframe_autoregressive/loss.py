@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from attrs import frozen
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from opframe_registry import Batch, Prediction
+from opframe_registry import Batch, ConfigError, Prediction
 
 
 def relative_l2(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -35,9 +36,10 @@ class AutoregressiveLoss:
     noise: float
     relative_to_rms: bool
     penalty_weight: float
+    classification_weight: float
 
     def __call__(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Losses by name: the relative error, and the backbone's penalties with their weight."""
+        """Losses by name: the relative error, and with their weights the backbone's penalties and classification."""
         window, horizon = batch.inputs, batch.targets.shape[1] // self.steps
         mask = batch.mask.expand(batch.targets.shape)
         generators = [torch.Generator(window.device).manual_seed(seed) for seed in batch.seeds.tolist()]
@@ -49,8 +51,20 @@ class AutoregressiveLoss:
             error = relative_l2(prediction.field, batch.targets[:, step], mask[:, step]).mean()
             _add(losses, {self.name: error})
             _add(losses, {name: self.penalty_weight * penalty for name, penalty in prediction.penalties.items()})
+            _add(losses, self._classification(prediction, batch.dataset))
             window = torch.cat([window, prediction.field], dim=1)[:, -window.shape[1] :]
         return losses
+
+    def _classification(self, prediction: Prediction, dataset: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the samples' datasets; with weight 0 too, as DDP wants a gradient of every parameter."""
+        if prediction.class_logits is None:
+            if self.classification_weight > 0:
+                raise ConfigError(
+                    "[objective] classification_weight is set, but the backbone has no classification head; "
+                    "give it one with backbone.classes, or set the weight to 0"
+                )
+            return {}
+        return {"classification": self.classification_weight * cross_entropy(prediction.class_logits, dataset)}
 
     def _noisy(self, window: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Add noise of the scale of each sample's channels, drawn from each sample's own generator."""

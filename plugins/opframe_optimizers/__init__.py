@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from attrs import Attribute, field, frozen
 from attrs.validators import and_, ge, gt, le, lt
@@ -12,7 +12,6 @@ from opframe_registry import Component, Optimizer, Schedule, hookimpl
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 def _averaging(component: object, attribute: Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
@@ -34,7 +33,7 @@ class Adam(Optimizer):
     weight_decay: float = field(default=1e-6, validator=ge(0.0), metadata={"help": "added to the gradient, times w"})
     epsilon: float = field(default=1e-8, validator=gt(0.0), metadata={"help": "added to the root of the squares"})
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """Make the torch optimizer, as one fused kernel where the device has it."""
         return _build(self, parameters)
 
@@ -53,17 +52,17 @@ class AdamW(Optimizer):
     )
     epsilon: float = field(default=1e-8, validator=gt(0.0), metadata={"help": "added to the root of the squares"})
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """Make the torch optimizer, as one fused kernel where the device has it."""
         return _build(self, parameters)
 
 
-def _build(settings: Adam | AdamW, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def _build(settings: Adam | AdamW, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
     import torch
 
-    weights = list(parameters)
+    weights = [weight for group in parameters for weight in group["params"]]
     return (torch.optim.Adam if isinstance(settings, Adam) else torch.optim.AdamW)(
-        weights,
+        list(parameters),
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,

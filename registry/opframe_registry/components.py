@@ -240,9 +240,9 @@ class Backbone(Component):
         """Make a weight of a trained network fit this one.
 
         `name` is its name in the state dict, `fresh` the tensor it is to replace, `source` and `target` are the
-        fields of the two networks, `weights` all weights of the trained one. None: it cannot be used. Without more knowledge, a weight of the same shape is
-        taken as it is, and one that differs only in axes of length 1 at the end, as 1x1 convolutions in two and in
-        three dimensions do, is reshaped.
+        fields of the two networks, `weights` all weights of the trained one. None: it cannot be used. Without more
+        knowledge, a weight of the same shape is taken as it is, and one that differs only in axes of length 1 at the
+        end, as 1x1 convolutions in two and in three dimensions do, is reshaped.
         """
         if weight.shape == fresh.shape:
             return Adapted(weight=weight)
