@@ -117,5 +117,5 @@ def test_wrong_shapes_are_named_with_what_was_expected(catalog: Catalog, tmp_pat
         prepared(catalog, url=url)
     write_prepared(tmp_path / "set" / "data_0.hdf5", np.zeros((4, 4, 3, 1), "f4"))
     write_prepared(tmp_path / "set" / "data_1.hdf5", np.zeros((4, 4, 2, 1), "f4"))
-    with pytest.raises(DataError, match=r"data_1\.hdf5: shape \(4, 4, 2, 1\), expected \(4, 4, 3, 1\)"):
+    with pytest.raises(DataError, match=r"data_1\.hdf5: 'data' has shape \(4, 4, 2, 1\), expected \(4, 4, 3, 1\)"):
         prepared(catalog, url=str(tmp_path / "set")).read(1, 0, 1)

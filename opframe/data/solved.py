@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opframe.data.storage import PreparedTrajectories
+from opframe.data.arrays import ArrayTrajectories, Part, Variable
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
 
 _NOT_PHYSICS = {"label", "weight", "train", "test", "stride", "rollout"}
@@ -122,9 +122,13 @@ def _generator(split: Split, member: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(address.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def open_solved(component: Dataset, metadata: Metadata, split: Split, cache: Path) -> PreparedTrajectories:
+def open_solved(component: Dataset, metadata: Metadata, split: Split, cache: Path) -> ArrayTrajectories:
     """Open a split that `prepare_solved` made. Raises DataError if it is not there."""
     path = solved_path(component, split, metadata.trajectories, cache)
     if not path.exists():
         raise DataError(f"{component.title}: {path} has not been prepared yet; 'opframe run' prepares it")
-    return PreparedTrajectories(metadata=metadata, files=[str(path)], single=True, has_channels=True)
+    return ArrayTrajectories(
+        metadata=metadata,
+        parts=[Part(url=str(path), count=metadata.trajectories)],
+        variables=[Variable(path="data", axes="nxytc", channels=len(metadata.channels))],
+    )

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from opframe.data.storage import PreparedTrajectories, find_files, inspect
+from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
+from opframe.data.storage import find_files, inspect
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
 if TYPE_CHECKING:
     from opframe_prepared import Prepared
 
 
-def open_prepared(component: Prepared, split: Split) -> PreparedTrajectories:
+def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
     url = component.url.replace("{split}", split)
     single = url.endswith((".h5", ".hdf5"))
-    trajectories = _open(component, [url] if single else _folder(component, url), single)
-    have = trajectories.metadata.trajectories
+    files = [url] if single else _folder(component, url)
+    metadata, variable = _describe(component, files, single)
+    have = metadata.trajectories
     if single and url == component.url:
         first, count = _cut(component, split, have)
     else:
@@ -28,7 +30,8 @@ def open_prepared(component: Prepared, split: Split) -> PreparedTrajectories:
         first, count = 0, have if wanted is None else wanted
     if count < 1 or first < 0 or first + count > have:
         raise DataError(f"{component.title}: {split} = {count}, but {url} holds {have} trajectories")
-    return evolve(trajectories, first=first, metadata=evolve(trajectories.metadata, trajectories=count))
+    parts = [Part(url=url, first=first, count=count)] if single else [Part(url=file) for file in files[:count]]
+    return ArrayTrajectories(metadata=evolve(metadata, trajectories=count), parts=parts, variables=[variable])
 
 
 def _cut(component: Prepared, split: Split, have: int) -> tuple[int, int]:
@@ -61,8 +64,8 @@ def _folder(component: Prepared, url: str) -> list[str]:
     return [numbered[index] for index in sorted(numbered)]
 
 
-def _open(component: Prepared, files: list[str], single: bool) -> PreparedTrajectories:
-    found = inspect(files[0])
+def _describe(component: Prepared, files: list[str], single: bool) -> tuple[Metadata, Variable]:
+    found = inspect(files[0], "data")
     shape = found.shape[1:] if single else found.shape
     space = component.dimensions
     if len(shape) not in (space + 1, space + 2):
@@ -84,7 +87,8 @@ def _open(component: Prepared, files: list[str], single: bool) -> PreparedTrajec
         source=str(found.attributes.get("source", "")),
         license=str(found.attributes.get("license", "")),
     )
-    return PreparedTrajectories(metadata=metadata, files=files, single=single, has_channels=has_channels)
+    axes = ("n" if single else "") + SPACE[:space] + "t" + ("c" if has_channels else "")
+    return metadata, Variable(path="data", axes=axes, channels=len(channels))
 
 
 def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:

@@ -39,7 +39,10 @@ class Metadata:
     """What a set of trajectories is.
 
     `channels` are all channels in the order in which `read` returns them, `predicted` those that a model
-    is to predict (the others are input only). `time_step` is in the equation's own unit of time.
+    is to predict (the others are input only), `units` one for each channel, empty where unknown. `time_step` is in
+    the equation's own unit of time and `spacing`, for each axis of the grid, in its unit of length. `parameters` are
+    numbers of the equation by name: one for all trajectories, or one for each. `split` says how training and test
+    data were told apart.
     """
 
     trajectories: int
@@ -51,6 +54,10 @@ class Metadata:
     time_step: float | None = None
     source: str = ""
     license: str = ""
+    units: tuple[str, ...] = ()
+    spacing: tuple[float, ...] | None = None
+    parameters: Mapping[str, tuple[float, ...]] = field(factory=dict)
+    split: str = ""
 
 
 class Trajectories(Protocol):
@@ -182,6 +189,15 @@ class Dataset(Component):
     @abstractmethod
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError."""
+
+    @classmethod
+    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
+        """The settings with which this component reads what lies at a path or URL; None: it is another layout.
+
+        `contents` are the shapes of the first arrays found there: of a file, by their paths inside; of a folder, by
+        `file:path`, where `file` is relative to the folder.
+        """
+        return None
 
 
 @frozen(kw_only=True, eq=False)
