@@ -111,7 +111,7 @@ def _solve_into(
 
 def _attributes(metadata: Metadata) -> dict[str, object]:
     """What a reader of the file wants to know, as HDF5 attributes."""
-    record = attrs.asdict(metadata, filter=lambda attribute, value: value is not None)
+    record = attrs.asdict(metadata, filter=lambda attribute, value: value not in (None, (), {}))
     for key in ("trajectories", "frames", "grid"):
         record.pop(key)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}

@@ -68,7 +68,7 @@ def half_transform(points: int, modes: int) -> tuple[Tensor, Tensor]:
     transform = torch.cat([torch.cos(angle), -torch.sin(angle)]) / math.sqrt(points)
     alone = torch.arange(modes) * 2 % points == 0
     twice = torch.where(alone, 1.0, 2.0).repeat(2)
-    return transform.float(), (transform * twice[:, None]).T.float()
+    return transform.float(), (transform * twice[:, None]).T.float().contiguous()
 
 
 def full_transform(points: int, modes: int) -> Tensor:

@@ -1,0 +1,123 @@
+"""Published checkpoints of the FNO of DPOT's and MoE-POT's authors: what their shapes and their arguments say.
+
+The shapes decide, but they do not tell the grid, and of the T·C inputs and S·C outputs of a point not each number.
+Arguments carry the names of the published constructor, or those of its training script.
+
+Legend: T frames in, S frames out, C channels, N axes of space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opframe_fno import FNO
+from opframe_registry import ConfigError, Fields, Published
+
+GRID = 128
+"""Points of each axis on which the published networks were trained, taken where a file does not say."""
+
+_TAKEN, _NO_CLASSES = "taken as it is", "left out (a classification head without classes)"
+
+
+def read(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published:
+    """What `Backbone.from_published` answers. Raises ConfigError for a file that cannot be used here."""
+    assumed = {"channels": "named channel_0 and so on, the file has no names"}
+    backbone, fields = _backbone(weights), _fields(arguments, weights, assumed)
+    _compare(arguments, backbone, fields)
+    with torch.device("meta"):
+        places = backbone.build(fields).state_dict().keys()
+    mapped = {name: _TAKEN if name in places else _NO_CLASSES for name in weights}
+    for name, fate in mapped.items():
+        if fate != _TAKEN and (backbone.classes or not name.startswith("cls_head.")):
+            raise ConfigError(f"the tensor {name} has no place in {backbone.name}")
+    taken = {name: weight for name, weight in weights.items() if name in places}
+    return Published(backbone=backbone, fields=fields, weights=taken, mapped=mapped, assumed=assumed)
+
+
+def _backbone(weights: Mapping[str, Tensor]) -> FNO:
+    """The component that shapes tell."""
+    modes = _shape(weights, "spectral_convs.0.weights1")[3:]
+    return FNO(
+        width=_shape(weights, "convs.0.weight")[0],
+        depth=sum(name.startswith("convs.") and name.endswith(".weight") for name in weights),
+        modes=modes[:1] if len(set(modes)) == 1 else modes,
+        group_norm="ln_layers.0.weight" in weights,
+        normalize="scale_feats.weight" in weights,
+        classes=len(weights["cls_head.4.bias"]) if "cls_head.4.bias" in weights else 0,
+    )
+
+
+def _fields(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], assumed: dict[str, str]) -> Fields:
+    """Channels, frames and grid. What is taken for granted is added to `assumed`."""
+    _, inputs, *kernel = _shape(weights, "patch_embed.proj.0.weight")
+    if set(kernel) != {1}:
+        raise ConfigError("it embeds patches of several points; an FNO of ours embeds every point")
+    inputs, outputs = inputs - len(kernel), _shape(weights, "fc2.weight")[0]
+    channels = _channels(arguments, weights, outputs, assumed)
+    if inputs % channels or outputs % channels:
+        raise ConfigError(f"{inputs} inputs and {outputs} outputs of a point cannot be frames of {channels} channels")
+    points = _told(arguments, "img_size", "res")
+    if points is None:
+        assumed["grid"] = f"{GRID} points along each axis"
+    return Fields(
+        channels=tuple(f"channel_{index}" for index in range(channels)),
+        grid=(points or GRID,) * len(kernel),
+        history=inputs // channels,
+        horizon=outputs // channels,
+    )
+
+
+def _channels(
+    arguments: Mapping[str, Any], weights: Mapping[str, Tensor], outputs: int, assumed: dict[str, str]
+) -> int:
+    """C, from the weights of mean and deviation, the arguments, or the frames that come out."""
+    if "scale_feats.weight" in weights:
+        return _shape(weights, "scale_feats.weight")[1] // 2
+    told = _told(arguments, "n_channels")
+    if told is not None:
+        return told
+    horizon = _told(arguments, "out_timesteps", "T_bundle")
+    if horizon is None:
+        assumed["horizon"] = "1 frame"
+    return max(1, outputs // (horizon or 1))
+
+
+def _compare(arguments: Mapping[str, Any], backbone: FNO, fields: Fields) -> None:
+    """Raises ConfigError with every argument that contradicts the shapes."""
+    modes = backbone.modes_along(fields.grid)
+    facts: dict[str, Any] = {
+        "width": backbone.width,
+        "n_layers": backbone.depth,
+        "modes": modes[0],
+        **{f"modes{axis + 1}": kept for axis, kept in enumerate(modes)},
+        "use_ln": backbone.group_norm,
+        "normalize": backbone.normalize,
+        "n_cls": backbone.classes,
+        "patch_size": 1,
+        "n_channels": len(fields.channels),
+        **dict.fromkeys(("in_timesteps", "T_in"), fields.history),
+        **dict.fromkeys(("out_timesteps", "T_bundle"), fields.horizon),
+    }
+    problems = [
+        f"{name} = {arguments[name]!r}, but the tensors are those of {fact!r}"
+        for name, fact in facts.items()
+        if arguments.get(name) is not None and arguments[name] != fact
+    ]
+    if problems:
+        raise ConfigError(f"its arguments do not fit: {'; '.join(problems)}")
+
+
+def _told(arguments: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these arguments that is given."""
+    given = (arguments[name] for name in names if arguments.get(name) is not None)
+    return next(given, None)
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    if name not in weights:
+        raise ConfigError(f"the tensor {name} is missing")
+    return tuple(weights[name].shape)
