@@ -121,13 +121,14 @@ def draw_against(runs: Sequence[Finished], key: str, path: Path) -> None:
         mine = sorted((run for run in runs if dataset in run.scores), key=lambda run: float(run.value(key)))
         for title in dict.fromkeys(run.title for run in mine):
             line = [(run.value(key), run.scores[dataset]["model"]["full"]) for run in mine if run.title == title]
-            panel.loglog(*zip(*line, strict=True), "o-", label=title)
+            panel.semilogx(*zip(*line, strict=True), "o-", label=title)
         still = {run.scores[dataset]["persistence"]["full"] for run in mine}
         if len(still) == 1:
             panel.axhline(still.pop(), color="grey", linestyle=":", label="persistence")
         values = sorted({run.value(key) for run in mine})
         panel.set_xticks(values, labels=[str(value) for value in values])
         panel.minorticks_off()
+        panel.set_ylim(bottom=0)
         panel.set(title=dataset, xlabel=key, ylabel="L2RE of the roll-out")
     axes[0].legend(fontsize=8)
     save(figure, path)
