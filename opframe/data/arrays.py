@@ -1,8 +1,9 @@
 """Trajectories in stored arrays, whatever the order of their axes.
 
 A layout is said in few words: which arrays there are, what their axes mean, and in which files. Axes are one letter
-each: n trajectory, t time, c channel, x y z space, 1 for an axis of length one. Along an axis that an array does not
-have it is constant: a field without t is the same in every frame, one without n the same in every trajectory.
+each: n trajectory, t time, c channel, x y z space, 1 for an axis of length one; cc are the two axes of a tensor, whose
+components become channels. Along an axis that an array does not have it is constant: a field without t is the same in
+every frame, one without n the same in every trajectory, one without y the same along y.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Variable:
     """One stored array and the channels it gives.
 
     `path` leads to it inside its file; `{n}` in it, or `{n:04d}`, is the number of a trajectory in that file.
-    `channels` says how many channels it gives: the length of its axis c, or 1.
+    `channels` says how many channels it gives: the length of its axis c, the product of two of them, or 1.
     """
 
     path: str
@@ -80,12 +81,14 @@ class ArrayTrajectories:
             window = np.asarray(array[tuple(selection.get(axis, slice(None)) for axis in variable.axes)], np.float32)
         except OSError as error:
             raise DataError(f"{url}: trajectory {number} of '{path}' cannot be read; truncated? ({error})") from error
-        return _ordered(window, [axis for axis in variable.axes if axis not in "n1"], stop - start)
+        axes = [axis for axis in variable.axes if axis not in "n1"]
+        return _ordered(_merged(window, axes), list(dict.fromkeys(axes)), stop - start, self.metadata.grid)
 
     def _check(self, url: str, path: str, array: Array, variable: Variable) -> None:
         """Raises DataError unless the array has the axes and lengths that the metadata promise."""
         meta = self.metadata
-        lengths = {"t": meta.frames, "c": variable.channels, "1": 1, **dict(zip(SPACE, meta.grid, strict=False))}
+        components = round(variable.channels ** (1 / max(variable.axes.count("c"), 1)))
+        lengths = {"t": meta.frames, "c": components, "1": 1, **dict(zip(SPACE, meta.grid, strict=False))}
         expected = tuple(lengths.get(axis) for axis in variable.axes)
         agrees = len(expected) == len(array.shape) and all(
             want is None or have == want for want, have in zip(expected, array.shape, strict=False)
@@ -98,10 +101,20 @@ class ArrayTrajectories:
             )
 
 
-def _ordered(window: NDArray[Any], axes: Sequence[str], frames: int) -> NDArray[Any]:
-    """A window with its axes in the order t c x y z; one without t is repeated, one without c is one channel."""
-    order = [axes.index(axis) for axis in ("t", "c", *SPACE) if axis in axes]
-    window = window.transpose(order)
-    if "t" not in axes:
-        window = np.broadcast_to(window, (frames, *window.shape))
-    return window if "c" in axes else window[:, None]
+def _merged(window: NDArray[Any], axes: Sequence[str]) -> NDArray[Any]:
+    """A window in which the two axes of a tensor, if it has them, have become one."""
+    if axes.count("c") < 2:
+        return window
+    first = axes.index("c")
+    return window.reshape(*window.shape[:first], -1, *window.shape[first + 2 :])
+
+
+def _ordered(window: NDArray[Any], axes: Sequence[str], frames: int, grid: tuple[int, ...]) -> NDArray[Any]:
+    """A window with the axes t c x y z in this order; along those it does not have it is repeated, without c once."""
+    wanted = ("t", "c", *SPACE[: len(grid)])
+    window = window.transpose([axes.index(axis) for axis in wanted if axis in axes])
+    missing = [place for place, axis in enumerate(wanted) if axis not in axes]
+    if not missing:
+        return window
+    window = np.expand_dims(window, missing)
+    return window if missing == [1] else np.broadcast_to(window, (frames, window.shape[1], *grid))

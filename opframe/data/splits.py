@@ -1,0 +1,75 @@
+"""Which trajectories are for training and which for testing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from attrs import evolve, frozen
+
+from opframe.data.arrays import Part
+from opframe_registry import DataError, Dataset, Split
+
+
+@frozen(kw_only=True)
+class Share:
+    """`count` of all trajectories, from number `first` on, and in `words` how they were chosen."""
+
+    first: int
+    count: int
+    words: str
+
+
+def share(component: Dataset, split: Split, url: str, have: int, separate: bool) -> Share:
+    """The trajectories of a split, of `have` in all. Raises DataError where they do not suffice.
+
+    Where the splits lie in `separate` files, a split is the first `train` or `test` trajectories of its own. Otherwise
+    training takes the first `train` and evaluation the last `test` of what is there; where only one of the two is set,
+    the other takes the rest, and where neither is, all is evaluated.
+    """
+    if separate:
+        wanted = component.train if split == "train" else component.test
+        first, count = 0, have if wanted is None else wanted
+    else:
+        first, count = _cut(component, split, url, have)
+    if count < 1 or first < 0 or first + count > have:
+        raise DataError(f"{component.title}: {split} = {count}, but {url} holds {have} trajectories")
+    return Share(first=first, count=count, words=_words(split, first, count, have, separate))
+
+
+def _cut(component: Dataset, split: Split, url: str, have: int) -> tuple[int, int]:
+    """First trajectory and number of a split, where the same files hold both."""
+    train, test = component.train, component.test
+    if split == "test":
+        count = test if test is not None else have - (train or 0)
+        return have - count, count
+    if train is None and test is None:
+        raise DataError(
+            f"{component.title}: {url} holds training and test data; "
+            "set 'test' to the number of trajectories to keep for evaluation"
+        )
+    count = train if train is not None else have - (test or 0)
+    if count + (test or 0) > have:
+        raise DataError(
+            f"{component.title}: train = {train} and test = {test} overlap; {url} holds {have} trajectories"
+        )
+    return 0, count
+
+
+def _words(split: Split, first: int, count: int, have: int, separate: bool) -> str:
+    owner = f" of the files for {split}" if separate else ""
+    if count == have:
+        return f"all {have} trajectories{owner}"
+    return f"the {'first' if first == 0 else 'last'} {count} of {have} trajectories{owner}"
+
+
+def chosen(parts: Sequence[Part], share: Share) -> list[Part]:
+    """The files that hold a share of the trajectories of all `parts`, and which of theirs belong to it."""
+    start, stop = share.first, share.first + share.count
+    kept = []
+    for part, end in zip(parts, accumulate(part.count for part in parts), strict=True):
+        begin = end - part.count
+        low, high = max(start, begin), min(stop, end)
+        if low < high:
+            kept.append(evolve(part, first=part.first + low - begin, count=high - low))
+    return kept

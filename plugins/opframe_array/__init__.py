@@ -1,0 +1,90 @@
+"""Arrays of one's own: NumPy, Zarr, or a dataset of an HDF5 or MATLAB file, with the axes named in the settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from attrs import field, frozen
+from attrs.validators import gt, optional
+
+from opframe_registry import Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
+
+_LETTERS = "n trajectory, t time, c channel, x y z space, 1 for an axis of length one"
+_FEW = 8  # an axis this short is taken for channels when axes are guessed
+
+
+def letters(axes: str) -> str:
+    """Axes without spaces and commas: one letter each. Raises ConfigError."""
+    found = "".join(axes.replace(",", " ").split())
+    for letter, times in Counter(found).items():
+        if letter not in "ntcxyz1":
+            raise ConfigError(f"axes = '{axes}': '{letter}' is no axis; axes are {_LETTERS}")
+        if times > 1 and letter != "1":
+            raise ConfigError(f"axes = '{axes}': '{letter}' is there {times} times, expected once")
+    for letter in "txy" if "z" in found else "tx":
+        if letter not in found:
+            raise ConfigError(f"axes = '{axes}': '{letter}' is missing; space is x, x y or x y z; axes are {_LETTERS}")
+    return found
+
+
+@final
+@frozen(kw_only=True)
+class ArrayDataset(Dataset):
+    """An array of your own, with its axes named: NumPy, Zarr, HDF5, MATLAB.
+
+    `axes` gives a letter for each axis in the order in which they are stored: n trajectory, t time, c channel,
+    x y z space, 1 for an axis of length one; "n t x y c" is an array of shape (N, T, X, Y, C). Without n, each file
+    is one trajectory. The URL may hold `*`, for many files, which are taken in the order of their names, and
+    `{split}`, for train or test. Without `{split}` the first `train` trajectories are for training and the last
+    `test` ones for evaluation.
+    """
+
+    name: ClassVar[str] = "array"
+    url: Location = field(
+        metadata={"help": ".npy, .zarr, .h5 or .mat; * is any part of a name, {split} becomes train or test"}
+    )
+    axes: str = field(metadata={"help": "a letter for each axis, in order: n t c x y z, 1 for length one"})
+    path: str = field(default="", metadata={"help": "path of the array inside an HDF5, Zarr or MATLAB file"})
+    channels: tuple[str, ...] | None = field(default=None, metadata={"help": "channel names (default: c0, c1, …)"})
+    predicted: tuple[str, ...] | None = field(
+        default=None, metadata={"help": "channels that are predicted (default: all)"}
+    )
+    units: tuple[str, ...] = field(default=(), metadata={"help": "unit of each channel"})
+    time_step: float | None = field(
+        default=None, validator=optional(gt(0.0)), metadata={"help": "time between two frames"}
+    )
+    spacing: tuple[float, ...] | None = field(default=None, metadata={"help": "distance of grid points, by axis"})
+    boundary: str = field(default="unknown", metadata={"help": "kind of boundary, such as periodic or closed"})
+
+    def __attrs_post_init__(self) -> None:
+        letters(self.axes)
+
+    def build(self, split: Split, cache: Path) -> Trajectories:
+        """Open one split. Raises DataError naming the file."""
+        from opframe_array.reader import open_array
+
+        return open_array(self, split)
+
+    @classmethod
+    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
+        """A NumPy or Zarr array on its own. Its axes are guessed from their number and lengths: have them looked at."""
+        if not url.rstrip("/").endswith((".npy", ".zarr")) or len(contents) != 1:
+            return None
+        [(path, shape)] = contents.items()
+        axes = _guess(shape)
+        return {"url": url, "axes": axes, **({"path": path} if path else {})} if axes else None
+
+
+def _guess(shape: tuple[int, ...]) -> str | None:
+    """The likely order of axes: n t x y, with a short axis at the end or after time for channels."""
+    if len(shape) == 5:
+        return "n t x y c" if shape[-1] <= _FEW else "n t c x y" if shape[2] <= _FEW else "n t x y z"
+    return {3: "n t x", 4: "n t x y"}.get(len(shape))
+
+
+@hookimpl
+def opframe_components() -> Sequence[type[Component]]:
+    return [ArrayDataset]

@@ -1,0 +1,108 @@
+"""Opening arrays whose axes are named in the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
+from opframe.data.splits import chosen, share
+from opframe.data.storage import find_files
+from opframe.data.stores import open_store
+from opframe_array import letters
+from opframe_registry import DataError, Metadata, Split, did_you_mean
+
+if TYPE_CHECKING:
+    from opframe_array import ArrayDataset
+
+
+def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
+    """The trajectories of one split. Raises DataError naming the file and what it holds."""
+    axes = letters(component.axes)
+    url = component.url.replace("{split}", split)
+    files = _files(component, url) if "*" in url else [url]
+    lengths = _lengths(component, files[0], axes)
+    counts = [_lengths(component, file, axes)["n"] for file in files] if "n" in axes else [1] * len(files)
+    part = share(component, split, url, sum(counts), separate=url != component.url)
+    channels = _channels(component, files[0], lengths["c"])
+    metadata = Metadata(
+        trajectories=part.count,
+        frames=lengths["t"],
+        grid=tuple(lengths[letter] for letter in SPACE if letter in axes),
+        channels=channels,
+        predicted=_predicted(component, channels),
+        boundary=component.boundary,
+        time_step=component.time_step,
+        units=component.units or ("",) * len(channels),
+        spacing=component.spacing,
+        split=part.words,
+    )
+    _check_counts(component, metadata)
+    path = component.path.replace("{", "{{").replace("}", "}}")  # in a Variable braces stand for a number
+    return ArrayTrajectories(
+        metadata=metadata,
+        parts=chosen([Part(url=file, count=count) for file, count in zip(files, counts, strict=True)], part),
+        variables=[Variable(path=path, axes=axes, channels=len(channels))],
+    )
+
+
+def _files(component: ArrayDataset, url: str) -> list[str]:
+    """The files that match a URL with `*`, in the order of their names."""
+    folder, _, _ = url[: url.index("*")].rpartition("/")
+    files = find_files(folder or ".", url[len(folder) + 1 :] if folder else url)
+    if not files:
+        raise DataError(f"{component.title}: nothing matches {url}")
+    return sorted(files)
+
+
+def _lengths(component: ArrayDataset, url: str, axes: str) -> dict[str, int]:
+    """The length of each axis of a file's array; 1 where it has no axis c."""
+    store = open_store(url)
+    array = store.array(component.path)
+    shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+    store.close()
+    if len(shape) != len(axes):
+        raise DataError(
+            f"{url}: {_named(component)} has shape {shape}, but axes = '{component.axes}' names {len(axes)} axes"
+        )
+    if dtype.kind not in "fiub":
+        raise DataError(f"{url}: {_named(component)} holds {dtype}, expected real numbers")
+    for letter, length in zip(axes, shape, strict=True):
+        if letter == "1" and length != 1:
+            raise DataError(
+                f"{url}: {_named(component)} has shape {shape}, in which the axis that axes = '{component.axes}' "
+                f"calls 1 has length {length}"
+            )
+    return {"c": 1, **dict(zip(axes, shape, strict=True))}
+
+
+def _named(component: ArrayDataset) -> str:
+    return f"'{component.path}'" if component.path else "the array"
+
+
+def _channels(component: ArrayDataset, url: str, count: int) -> tuple[str, ...]:
+    channels = component.channels or tuple(f"c{index}" for index in range(count))
+    if len(channels) != count:
+        raise DataError(f"{component.title}: {len(channels)} channels named {channels}, but {url} holds {count}")
+    return channels
+
+
+def _predicted(component: ArrayDataset, channels: tuple[str, ...]) -> tuple[str, ...]:
+    predicted = component.predicted or channels
+    for name in predicted:
+        if name not in channels:
+            raise DataError(
+                f"{component.title}: predicted channel '{name}' is not among {channels}{did_you_mean(name, channels)}"
+            )
+    return tuple(name for name in channels if name in predicted)
+
+
+def _check_counts(component: ArrayDataset, metadata: Metadata) -> None:
+    """Raises DataError unless units and spacing, where they are set, fit the channels and the grid."""
+    for key, values, expected, what in (
+        ("units", metadata.units, len(metadata.channels), "channels"),
+        ("spacing", metadata.spacing, len(metadata.grid), "axes of space"),
+    ):
+        if values and len(values) != expected:
+            raise DataError(f"{component.title}: {key} has {len(values)} values, but there are {expected} {what}")

@@ -1,0 +1,122 @@
+"""Trajectories cut from CFDBench's cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+
+from opframe.data.resizing import resize
+from opframe.data.splits import share
+from opframe.data.stores import Stores
+from opframe_cfdbench.boundary import padded_grid, with_boundary
+from opframe_cfdbench.cases import Case, find_cases
+from opframe_registry import DataError, Metadata, Split
+
+if TYPE_CHECKING:
+    from opframe_cfdbench import CFDBench
+
+_TIME_STEPS = {"cavity": 0.1, "tube": 0.1, "dam": 0.1, "cylinder": 0.001}
+"""Seconds between two frames, from the published loaders."""
+
+
+@frozen
+class Piece:
+    """A trajectory: its case, and the frame with which it begins."""
+
+    case: Case
+    first: int
+
+
+@define
+class CasePieces:
+    """A dataset's live object over case folders. It opens files when they are read."""
+
+    metadata: Metadata
+    pieces: Sequence[Piece]
+    stores: Stores = field(factory=Stores)
+
+    def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames [start, stop) as (T, 3, Y, X) float32; after the end of a case its last one. Raises DataError."""
+        meta = self.metadata
+        if not 0 <= trajectory < meta.trajectories or not 0 <= start < stop <= meta.frames:
+            raise DataError(
+                f"{meta.source}: trajectory {trajectory}, frames {start}..{stop} asked for, but there are "
+                f"{meta.trajectories} trajectories of {meta.frames} frames"
+            )
+        piece = self.pieces[trajectory]
+        case = piece.case
+        low, high = (min(piece.first + frame, case.frames) for frame in (start, stop))
+        low = min(low, case.frames - 1)
+        u, v = (self._component(case, name, low, high) for name in "uv")
+        frames = with_boundary(case.problem, u, v, case.parameters)
+        frames = resize(torch.from_numpy(frames), meta.grid).numpy()
+        missing = stop - start - len(frames)
+        return np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)]) if missing else frames
+
+    def _component(self, case: Case, name: str, low: int, high: int) -> NDArray[np.float32]:
+        array = self.stores.array(case.url, f"{name}.npy")
+        expected = (case.frames, *case.grid)
+        if tuple(array.shape) != expected:
+            raise DataError(f"{case.url}/{name}.npy: has shape {tuple(array.shape)}, expected {expected}, as in u.npy")
+        return np.asarray(array[slice(low, high), slice(None), slice(None)], np.float32)
+
+
+def open_cfdbench(component: CFDBench, split: Split) -> CasePieces:
+    """The trajectories of one split. Raises DataError naming the folder or file."""
+    name = component.test_split if split == "test" else "train"
+    cases = find_cases(component, name)
+    if not cases:
+        raise DataError(f"{component.title}: {component.url} holds too few cases for a part for '{name}'")
+    pieces = [Piece(case, first) for case in cases for first in range(0, case.frames, component.frames)]
+    part = share(component, split, component.url, len(pieces), separate=True)
+    pieces = pieces[: part.count]
+    steps = {_TIME_STEPS[case.problem] for case in cases}
+    metadata = Metadata(
+        trajectories=part.count,
+        frames=component.frames,
+        grid=_grid(component, cases),
+        channels=("u", "v", "mask"),
+        predicted=("u", "v"),
+        boundary="walls" if all(case.problem == "cavity" for case in cases) else "walls and inflow",
+        time_step=steps.pop() if len(steps) == 1 else None,
+        source=f"CFDBench, {', '.join(dict.fromkeys(case.problem for case in cases))} (Luo, Chen and Zhang, 2023)",
+        units=("m/s", "m/s", ""),
+        parameters=_parameters(pieces),
+        split=f"{part.words}; {_RULES[component.split_by]}, part '{name}'",
+    )
+    return CasePieces(metadata=metadata, pieces=pieces)
+
+
+_RULES = {
+    "case": "cases of each problem 80/10/10 at random, seed 0",
+    "parameters": "groups of cases with the same parameters 80/10/10 at random, seed 0",
+}
+
+
+def _grid(component: CFDBench, cases: Sequence[Case]) -> tuple[int, ...]:
+    """The grid of all trajectories, with the rows and columns added. Raises DataError where they differ."""
+    if component.grid is not None:
+        return component.grid
+    found = {padded_grid(case.problem, case.grid): case for case in cases}
+    if len(found) > 1:
+        (one, first), (other, second), *_ = found.items()
+        raise DataError(
+            f"{component.title}: {first.url} has the grid {list(one)} with its boundary, but {second.url} has "
+            f"{list(other)}; set 'grid', such as [64, 64], to resize all to one"
+        )
+    return next(iter(found))
+
+
+def _parameters(pieces: Sequence[Piece]) -> dict[str, tuple[float, ...]]:
+    """The numbers that all cases have, for each trajectory, or once where they are the same."""
+    found = {}
+    for name in pieces[0].case.parameters:
+        if all(name in piece.case.parameters for piece in pieces):
+            values = tuple(piece.case.parameters[name] for piece in pieces)
+            found[name] = values[:1] if len(set(values)) == 1 else values
+    return found

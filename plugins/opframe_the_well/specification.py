@@ -1,0 +1,173 @@
+"""What one file of The Well says of itself (github.com/PolymathicAI/the_well, docs/data_format.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import h5py
+import numpy as np
+from attrs import frozen
+
+from opframe.data.arrays import SPACE, Variable
+from opframe.data.storage import dataset_names, explained, open_hdf5
+from opframe_registry import DataError
+
+_ORDERS = {"t0_fields": 0, "t1_fields": 1, "t2_fields": 2}
+_UNEVEN = 1e-3  # coordinates are float32, so that even steps differ in the fourth digit
+
+
+@frozen(kw_only=True)
+class FieldArray:
+    """A field: its array, its channels, and whether it is to be predicted."""
+
+    variable: Variable
+    channels: tuple[str, ...]
+    predicted: bool
+
+
+@frozen(kw_only=True)
+class Description:
+    """What a file holds. `parameters` have one value, or one for each trajectory."""
+
+    name: str
+    trajectories: int
+    frames: int
+    grid: tuple[int, ...]
+    fields: tuple[FieldArray, ...]
+    boundary: str
+    time_step: float | None
+    spacing: tuple[float, ...] | None
+    parameters: Mapping[str, tuple[float, ...]]
+
+
+def describe(url: str) -> Description:
+    """Read what a file says of itself. Raises DataError naming what it lacks."""
+    with open_hdf5(url) as file, explained(url):
+        dimensions = file.get("dimensions")
+        if not isinstance(dimensions, h5py.Group) or not any(isinstance(file.get(key), h5py.Group) for key in _ORDERS):
+            found = ", ".join(dataset_names(file, limit=8)) or "nothing"
+            raise DataError(
+                f"{url}: not a file of The Well; expected the groups dimensions and t0_fields, t1_fields or t2_fields, "
+                f"found: {found}"
+            )
+        axes = _words(dimensions.attrs.get("spatial_dims"))
+        fields = tuple(_fields(url, file, axes))
+        if not fields:
+            raise DataError(f"{url}: has no fields; t0_fields, t1_fields and t2_fields name none")
+        lengths = _lengths(url, file, fields, axes)
+        return Description(
+            name=_text(file.attrs.get("dataset_name", "")),
+            trajectories=lengths["n"],
+            frames=lengths["t"],
+            grid=tuple(lengths[letter] for letter in SPACE[: len(axes)]),
+            # What is predicted comes first, so that datasets share the first slots of the channel axis.
+            fields=tuple(sorted(fields, key=lambda item: not item.predicted)),
+            boundary=_boundary(file, axes),
+            time_step=_even_step(dimensions.get("time")),
+            spacing=_spacing(dimensions, axes),
+            parameters=_parameters(file, lengths["n"]),
+        )
+
+
+def _fields(url: str, file: h5py.File, axes: tuple[str, ...]) -> Iterator[FieldArray]:
+    for group, order in _ORDERS.items():
+        if not isinstance(file.get(group), h5py.Group):
+            continue
+        for name in _words(file[group].attrs.get("field_names")):
+            found = file[group].get(name)
+            if not isinstance(found, h5py.Dataset):
+                raise DataError(f"{url}: '{group}' names the field '{name}', but there is no '{group}/{name}'")
+            yield _field(url, found, f"{group}/{name}", name, order, axes)
+
+
+def _field(url: str, found: h5py.Dataset, path: str, name: str, order: int, axes: tuple[str, ...]) -> FieldArray:
+    in_sample, in_time = (bool(found.attrs.get(key, True)) for key in ("sample_varying", "time_varying"))
+    varying = np.ravel(found.attrs.get("dim_varying", [True] * len(axes)))
+    if len(varying) != len(axes):
+        raise DataError(f"{url}: '{path}' says in dim_varying of {len(varying)} axes, but space has {len(axes)}")
+    space = "".join(letter for letter, varies in zip(SPACE, varying, strict=False) if varies)
+    leading = "n" * in_sample + "t" * in_time + space
+    components = found.shape[len(leading) :]
+    flat = order == 2 and components == (len(axes) ** 2,)
+    if not flat and components != (len(axes),) * order:
+        expected = " ".join([*leading, *"D" * order])
+        raise DataError(f"{url}: '{path}' has shape {found.shape}, expected the axes {expected} with D = {len(axes)}")
+    channels = tuple(
+        "_".join([name, "".join(letters)] if letters else [name]) for letters in product(axes, repeat=order)
+    )
+    return FieldArray(
+        variable=Variable(path=path, axes=leading + ("c" if flat else "c" * order), channels=len(channels)),
+        channels=channels,
+        predicted=in_sample and in_time,
+    )
+
+
+def _lengths(url: str, file: h5py.File, fields: tuple[FieldArray, ...], axes: tuple[str, ...]) -> dict[str, int]:
+    """The length of each axis, which is to be the same in all fields that have it."""
+    lengths: dict[str, int] = {}
+    for item in fields:
+        shape = file[item.variable.path].shape
+        for letter, length in zip(item.variable.axes.rstrip("c"), shape, strict=False):
+            if lengths.setdefault(letter, length) != length:
+                raise DataError(
+                    f"{url}: '{item.variable.path}' has shape {shape}, but other fields have {lengths[letter]} "
+                    f"along the axis {letter}; axes are {item.variable.axes}"
+                )
+    if missing := [letter for letter in ("n", "t", *SPACE[: len(axes)]) if letter not in lengths]:
+        raise DataError(f"{url}: no field varies along {', '.join(missing)}; axes are n, t and those of space")
+    return lengths
+
+
+def _boundary(file: h5py.File, axes: tuple[str, ...]) -> str:
+    """The kind of boundary in one word where all are alike, else by axis."""
+    kinds: dict[str, list[str]] = {axis: [] for axis in axes}
+    for item in (file.get("boundary_conditions") or {}).values():
+        for axis in _words(item.attrs.get("associated_dims")):
+            kind = _text(item.attrs.get("bc_type", "unknown")).lower()
+            if kind not in kinds.setdefault(axis, []):
+                kinds[axis].append(kind)
+    words = {axis: "/".join(found) or "unknown" for axis, found in kinds.items()}
+    alike = set(words.values())
+    return alike.pop() if len(alike) == 1 else ", ".join(f"{axis} {kind}" for axis, kind in words.items())
+
+
+def _spacing(dimensions: h5py.Group, axes: tuple[str, ...]) -> tuple[float, ...] | None:
+    steps = [_even_step(dimensions.get(axis)) for axis in axes]
+    return tuple(step for step in steps if step is not None) if None not in steps else None
+
+
+def _even_step(coordinates: h5py.Dataset | None) -> float | None:
+    """The distance of coordinates that are evenly spaced, and the same in every trajectory."""
+    if not isinstance(coordinates, h5py.Dataset) or coordinates.size < 2:
+        return None
+    steps = np.diff(np.asarray(coordinates[()], np.float64), axis=-1)
+    mean = steps.mean()
+    return float(mean) if np.all(np.abs(steps - mean) <= _UNEVEN * abs(mean)) else None
+
+
+def _parameters(file: h5py.File, trajectories: int) -> dict[str, tuple[float, ...]]:
+    """The numbers among the simulation parameters, and the scalars that do not change in time."""
+    found: dict[str, tuple[float, ...]] = {}
+    for name in _words(file.attrs.get("simulation_parameters")):
+        value = np.ravel(file.attrs.get(name, ()))
+        if value.size == 1 and np.issubdtype(value.dtype, np.number):
+            found[name] = (float(value[0]),)
+    scalars = file.get("scalars")
+    for name in _words(scalars.attrs.get("field_names")) if isinstance(scalars, h5py.Group) else ():
+        item = scalars.get(name)
+        if isinstance(item, h5py.Dataset) and not item.attrs.get("time_varying", False):
+            values = tuple(float(value) for value in np.ravel(item[()]))
+            if len(values) in (1, trajectories):
+                found[name] = values
+    return found
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """A list of names in an attribute; an empty one is stored as numbers."""
+    return tuple(_text(word) for word in np.ravel([] if value is None else value))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
