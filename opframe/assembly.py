@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import nn
 
 from opframe.data.loading import Plan, Windows
 from opframe.data.mixture import Source, channel_slots, open_source
+from opframe.data.normalization import Normalization
+from opframe.data.resizing import check_resize
+from opframe.data.statistics import Statistics
 from opframe.parameters import parameter_groups
 from opframe.settings import Experiment
 from opframe.weights.pretrained import read_pretrained
@@ -29,17 +32,26 @@ class Sources:
 
 
 def prepare_data(experiment: Experiment, progress: Progress) -> None:
-    """Let every dataset make what it needs in the cache. Raises DataError."""
+    """Let every dataset make what it needs in the cache, and compute what they are normalised by. Raises DataError."""
+    cache = Path(experiment.data.cache)
     for component in (*experiment.datasets, *experiment.zero_shot):
-        component.prepare(Path(experiment.data.cache), progress)
+        component.prepare(cache, progress)
+    if experiment.data.normalization == "dataset":
+        train = _open(experiment, experiment.datasets, "train")
+        for statistics in _statistics(experiment, train, _open(experiment, experiment.zero_shot, "test")):
+            statistics.prepare(progress)
 
 
 def open_sources(experiment: Experiment) -> Sources:
     """Open all datasets and agree on the fields. Raises DataError or ConfigError."""
+    data = experiment.data
     train = _open(experiment, experiment.datasets, "train")
     test = _open(experiment, experiment.datasets, "test")
     zero_shot = _open(experiment, experiment.zero_shot, "test")
-    data = experiment.data
+    if data.normalization == "dataset":
+        known = [statistics.read() for statistics in _statistics(experiment, train, zero_shot)]
+        own, others = known[: len(train)], known[len(train) :]
+        train, test, zero_shot = _normalised(train, own), _normalised(test, own), _normalised(zero_shot, others)
     fields = Fields(
         channels=channel_slots(train, data.channels),
         grid=data.grid,
@@ -49,16 +61,35 @@ def open_sources(experiment: Experiment) -> Sources:
     )
     for source in (*train, *test, *zero_shot):
         _check_fit(source, fields)
+        check_resize(source.title, source.metadata.grid, fields.grid, data.resize)
     return Sources(train=train, test=test, zero_shot=zero_shot, fields=fields)
 
 
 def _open(experiment: Experiment, components: Sequence[Dataset], split: Split) -> tuple[Source, ...]:
     history, frames = experiment.data.history, experiment.objective.frames
     cache = Path(experiment.data.cache)
-    return tuple(
-        open_source(component, component.build(split, cache), history, frames if split == "train" else 1)
+    opened = (
+        open_source(component, component.build(split, cache), history, frames if split == "train" else 1, split)
         for component in components
     )
+    return tuple(evolve(source, resize=experiment.data.resize) for source in opened)
+
+
+def _statistics(experiment: Experiment, train: Sequence[Source], zero_shot: Sequence[Source]) -> Iterator[Statistics]:
+    """What each dataset is normalised by, those that are trained on first.
+
+    Training and test data go by all frames of the training data. Data that are never trained on go by the frames of
+    history, which a model is given, of the trajectories that are evaluated: there is nothing else one may know of them.
+    """
+    cache, history = Path(experiment.data.cache), experiment.data.history
+    for component, source in zip(experiment.datasets, train, strict=True):
+        yield Statistics(component=component, source=source, frames=source.metadata.frames, cache=cache)
+    for component, source in zip(experiment.zero_shot, zero_shot, strict=True):
+        yield Statistics(component=component, source=source, frames=history, cache=cache)
+
+
+def _normalised(sources: Sequence[Source], known: Sequence[Normalization]) -> tuple[Source, ...]:
+    return tuple(evolve(source, normalization=each) for source, each in zip(sources, known, strict=True))
 
 
 def _check_fit(source: Source, fields: Fields) -> None:

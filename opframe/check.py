@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from opframe import assembly
+from opframe.data.mixture import left_out
 from opframe.settings import Experiment
 from opframe_registry import Catalog, DataError
 
@@ -27,6 +28,8 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
             f"grid {'x'.join(map(str, metadata.grid))}, channels {', '.join(metadata.channels)}",
             highlight=False,
         )
+    for line in left_out(sources.train):
+        console.print(line, highlight=False, soft_wrap=True)
     backbone = assembly.build_backbone(experiment, sources.fields)
     weights = sum(weight.numel() for weight in backbone.parameters())
     console.print(f"backbone {experiment.backbone.name}: {weights:,} parameters", highlight=False)

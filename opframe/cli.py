@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from opframe.data.commands import add_data
 from opframe.weights.commands import add_weights
 from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
 
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     show.set_defaults(command=_show)
     commands.add_parser("list", help="all installed components").set_defaults(command=_list)
+    add_data(commands)
     add_weights(commands)
     schema = commands.add_parser("schema", help="JSON Schema of configs, for editors")
     schema.add_argument("--markdown", action="store_true", help="the same as a page to read")

@@ -24,7 +24,7 @@ from opframe.settings import Experiment
 from opframe.weights.pretrained import Header, Origin, header_toml, now
 from opframe_registry import Catalog, Fields, RunError
 
-_PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "torchdata", "tensorboard")
+_PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
 # What may change between the parts of one run, because it does not change the weights.
 _FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
 _FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep")}
@@ -71,7 +71,7 @@ class RunFolder:
     ) -> None:
         """Write config.toml, environment.json, and model.toml: what the weights of this run are of."""
         self.path.mkdir(parents=True, exist_ok=True)
-        origin = Origin(source=str(self.path), date=now())
+        origin = Origin(source=str(self.path), date=now(), normalization=experiment.data.normalization)
         header = Header(backbone=experiment.backbone, fields=fields, origin=origin)
         write_atomically(self.path / "model.toml", header_toml(header))
         write_atomically(self.path / "config.toml", to_toml(experiment))

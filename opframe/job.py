@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from opframe import assembly
 from opframe.checkpoint import Checkpoints, latest_step, read_mark, restore_state
 from opframe.console import Bar, Preparation
 from opframe.data.loading import batches, make_loader
+from opframe.data.mixture import left_out
 from opframe.distributed import Processes, joined
 from opframe.evaluation.protocol import Evaluator, Report
 from opframe.evaluation.report import draw_all, make_table, verdict, write_report
@@ -68,6 +70,8 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     backbone = _begin(request, folder, sources.fields, processes, console)
     evaluator = _evaluator(experiment, sources, processes)
     if processes.leads:
+        for line in left_out(sources.train):
+            console.print(line, highlight=False, soft_wrap=True)
         console.print(", ".join([*_plan(experiment, backbone), f"on {processes.device}"]), highlight=False)
     outcome = _train(request, folder, sources, backbone, evaluator, console)
     if not outcome.interrupted:
@@ -165,7 +169,8 @@ def _train(
             step=step,
         )
         try:
-            return trainer.train(batches(loader))
+            with closing(batches(loader)) as stream:
+                return trainer.train(stream)
         finally:
             if journal:
                 journal.close()

@@ -9,6 +9,9 @@ from attrs.validators import deep_iterable, ge, gt, min_len, optional
 
 from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
 
+Resize = Literal["bilinear", "fourier", "average", "crop"]
+"""How frames of another grid come to that of the model."""
+
 
 def key_name(attribute: Attribute[Any]) -> str:
     """An attribute's key in TOML: its name, without the underscore that a word of Python's own takes (`from_`)."""
@@ -31,6 +34,17 @@ class Data:
     grid: tuple[int, ...] = field(
         validator=[min_len(1), deep_iterable(gt(0))], metadata={"help": "grid that every dataset is resized to"}
     )
+    resize: Resize = field(
+        default="bilinear",
+        metadata={
+            "help": "how: bilinear (as published), fourier (periodic data), average (of a whole number of points), "
+            "crop (the central part)"
+        },
+    )
+    normalization: Literal["none", "dataset"] = field(
+        default="none",
+        metadata={"help": "dataset: each channel has mean 0 and deviation 1 over the training data of its dataset"},
+    )
     history: int = field(default=10, validator=gt(0), metadata={"help": "frames a model sees (T_in)"})
     horizon: int = field(
         default=1, validator=gt(0), metadata={"help": "frames a model predicts in one call (T_bundle)"}
@@ -43,7 +57,7 @@ class Data:
     batch_size: int = field(
         default=16, validator=gt(0), metadata={"help": "samples of one optimizer step, over all processes"}
     )
-    workers: int = field(default=0, validator=ge(0), metadata={"help": "loader processes for each training process"})
+    workers: int = field(default=0, validator=ge(0), metadata={"help": "loader threads for each training process"})
 
 
 @frozen(kw_only=True)

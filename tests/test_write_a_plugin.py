@@ -45,7 +45,7 @@ def test_the_same_kind_of_config_trains_on_it_and_beats_persistence(tutorial: Pa
     assert (tutorial / "runs" / "heat" / "figures" / "rollout_heat.png").exists()
 
 
-def test_its_windows_reach_spawned_loader_workers(tutorial: Path, opframe: Command) -> None:
+def test_its_windows_reach_loader_workers(tutorial: Path, opframe: Command) -> None:
     options = ("--set", "data.workers=1", "--set", "trainer.steps=4", "--set", f"run.folder={tutorial / 'workers'}")
     done = opframe("run", tutorial / "heat.toml", *options, env={"PYTHONPATH": str(tutorial / "site")})
     assert done.returncode == 0, done.stderr

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+import pickle
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 import attrs
 import numpy as np
 import torch
 from attrs import frozen
-from torch.utils.data import Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 
-from opframe.data.mixture import Source, read_frames
-from opframe_registry import Batch, DataError, Fields, Order, Window
+from opframe.data.buffers import Buffers, Memory, page_locked
+from opframe.data.mixture import Source, read_into
+from opframe_registry import Batch, Fields, Order, Window
+
+_AHEAD = 2  # batches for each worker that are being read or wait to be used
 
 
 @frozen(kw_only=True)
@@ -53,81 +57,101 @@ class Plan:
 
 
 @frozen(kw_only=True)
-class Sample:
-    """One window, (T, C, *grid), with where it comes from."""
-
-    frames: torch.Tensor
-    dataset: int
-    seed: int
-
-
-@frozen(kw_only=True)
-class Windows(Dataset[Sample | DataError]):
-    """Reads windows. A bad one is returned, not raised: an exception would cross processes as a traceback."""
+class Windows:
+    """Reads windows of `fields.history` and `frames` frames into batches."""
 
     sources: Sequence[Source]
     fields: Fields
     frames: int
 
-    def __getitem__(self, address: Address) -> Sample | DataError:
-        window = address.window
-        source = self.sources[window.dataset]
-        stop = window.start + self.fields.history + self.frames
-        try:
-            frames = read_frames(source, window.trajectory, window.start, stop, self.fields)
-        except DataError as error:
-            return error
-        return Sample(frames=frames, dataset=window.dataset, seed=address.seed)
+    def batch(self, addresses: Sequence[Address], memory: Memory) -> Batch:
+        """Read a batch into memory of the given kind. Raises DataError naming the window that is bad.
+
+        In training every channel and point counts, padding included.
+        """
+        history, grid = self.fields.history, self.fields.grid
+        frames = memory((len(addresses), history + self.frames, len(self.fields.channels), *grid))
+        for sample, address in zip(frames, addresses, strict=True):
+            window = address.window
+            read_into(sample, self.sources[window.dataset], window.trajectory, window.start)
+        return Batch(
+            inputs=frames[:, :history],
+            targets=frames[:, history:],
+            mask=torch.ones(1, 1, *[1] * (1 + len(grid))),
+            dataset=torch.tensor([address.window.dataset for address in addresses]),
+            seeds=torch.tensor([address.seed for address in addresses]),
+        )
 
 
 @frozen(kw_only=True)
-class Collate:
-    """Stacks samples into a Batch; in training every channel and point counts, padding included."""
+class Loader:
+    """The batches of one process: read when they are asked for, or ahead of time by `workers` threads."""
 
-    history: int
-
-    def __call__(self, samples: Sequence[Sample | DataError]) -> Batch | DataError:
-        good = []
-        for sample in samples:
-            if isinstance(sample, DataError):
-                return sample
-            good.append(sample)
-        frames = torch.stack([sample.frames for sample in good])
-        return Batch(
-            inputs=frames[:, : self.history],
-            targets=frames[:, self.history :],
-            mask=torch.ones(1, 1, *[1] * (frames.ndim - 2)),
-            dataset=torch.tensor([sample.dataset for sample in good]),
-            seeds=torch.tensor([sample.seed for sample in good]),
-        )
+    windows: Windows
+    plan: Plan
+    workers: int
+    memory: Memory
 
 
-def make_loader(windows: Windows, plan: Plan, workers: int, pin: bool) -> StatefulDataLoader:
-    """The loader of one process.
+def make_loader(windows: Windows, plan: Plan, workers: int, pin: bool) -> Loader:
+    """The loader of one process; with `pin` it reads into page-locked memory, for copies to a GPU that do not wait.
 
-    The plan alone says where to begin, so the loader's own state, which is tied to a number of workers,
-    is not kept. Its generator is its own: drawing from the global one would change the weights on resume.
-    Workers are spawned, as HDF5 handles and thread pools do not survive a fork.
+    The plan alone says where to begin and what is in a batch: it does not depend on the number of workers.
     """
-    with warnings.catch_warnings():  # torchdata calls a function that torch has deprecated
-        warnings.filterwarnings("ignore", message=".*set_vital")
-        return StatefulDataLoader(
-            windows,
-            batch_sampler=plan,
-            collate_fn=Collate(history=windows.fields.history),
-            num_workers=workers,
-            pin_memory=pin,
-            multiprocessing_context="spawn" if workers else None,
-            generator=torch.Generator().manual_seed(plan.seed),
-        )
+    memory = page_locked if pin else Buffers().take
+    return Loader(windows=windows, plan=plan, workers=workers, memory=memory)
 
 
-def batches(loader: StatefulDataLoader) -> Iterator[Batch]:
-    """The loader's batches; a bad window is raised here, in the training process."""
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+def batches(loader: Loader) -> Generator[Batch]:
+    """The loader's batches in order. Raises DataError where a window is bad.
+
+    Closing the generator, an exception, and its end all end the threads.
+    """
+    if loader.workers == 0:
+        for addresses in loader.plan:
+            yield loader.windows.batch(addresses, loader.memory)
+        return
+    cuda_device = torch.cuda.current_device() if loader.memory is page_locked else None
+    with ThreadPoolExecutor(loader.workers, "loader", _begin_thread, (cuda_device,)) as pool:
+        read = _SharedReaders(loader).read
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for addresses in loader.plan:
+                waiting.append(pool.submit(read, addresses))
+                if len(waiting) > _AHEAD * loader.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _SharedReaders:
+    """Threads take a reader of their own for the time of a batch: open files are not used by two at once.
+
+    Readers are copied as they would be for another process, which datasets provide for.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._memory = loader.memory
+        self._idle: SimpleQueue[Windows] = SimpleQueue()
+        for _ in range(loader.workers):
+            self._idle.put(pickle.loads(pickle.dumps(loader.windows)))
+
+    def read(self, addresses: Sequence[Address]) -> Batch:
+        """Read a batch in any thread."""
+        windows = self._idle.get()
+        try:
+            return windows.batch(addresses, self._memory)
+        finally:
+            self._idle.put(windows)
+
+
+def _begin_thread(cuda_device: int | None) -> None:
+    """The cores are for training; and page-locked memory belongs to a device, which is chosen thread by thread."""
+    torch.set_num_threads(1)
+    if cuda_device is not None:
+        torch.cuda.set_device(cuda_device)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,4 +1,4 @@
-"""Many datasets on one grid: resizing, channel slots, masks (the DPOT data protocol)."""
+"""Many datasets on one grid and one axis of channels, and the mask of their errors (the DPOT data protocol)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
-from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Trajectories
-
-_RESIZING = {1: "linear", 2: "bilinear", 3: "trilinear"}
+from opframe.data.normalization import Normalization
+from opframe.data.resizing import resize
+from opframe.settings import Resize
+from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Split, Trajectories
 
 
 @frozen(kw_only=True)
 class Source:
-    """One opened dataset of the mixture, of which every `stride`-th frame is used.
+    """One opened dataset of the mixture, of which every `stride`-th frame is used and some trajectories are not.
 
-    `metadata` and everything that counts frames speaks of those.
+    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending.
+    With a `normalization`, a model sees the channels in its units.
     """
 
     title: str
@@ -28,15 +29,28 @@ class Source:
     rollout: int
     trajectories: Trajectories
     stride: int = 1
+    excluded: tuple[int, ...] = ()
+    resize: Resize = "bilinear"
+    normalization: Normalization | None = None
 
     @property
     def metadata(self) -> Metadata:
-        return thinned(self.trajectories.metadata, self.stride)
+        return without(thinned(self.trajectories.metadata, self.stride), self.excluded)
+
+    def number(self, trajectory: int) -> int:
+        """The dataset's own number of a trajectory that is used."""
+        for excluded in self.excluded:
+            trajectory += excluded <= trajectory
+        return trajectory
 
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) of one trajectory, shape (T, C, *native grid)."""
         last = (stop - 1) * self.stride + 1
-        return self.trajectories.read(trajectory, start * self.stride, last)[:: self.stride]
+        return self.trajectories.read(self.number(trajectory), start * self.stride, last)[:: self.stride]
+
+    def physical(self, frames: Tensor) -> Tensor:
+        """What a model sees or predicts, (B, T, C, *grid), in the dataset's own units."""
+        return frames if self.normalization is None else self.normalization.restore(frames)
 
     def population(self, frames: int) -> Population:
         """How many windows of `frames` frames there are."""
@@ -51,9 +65,35 @@ def thinned(metadata: Metadata, stride: int) -> Metadata:
     return evolve(metadata, frames=(metadata.frames - 1) // stride + 1, time_step=step)
 
 
-def open_source(component: Dataset, trajectories: Trajectories, history: int, frames: int) -> Source:
-    """Check that a dataset is long enough for the windows and the roll-out. Raises DataError."""
+def without(metadata: Metadata, excluded: Sequence[int]) -> Metadata:
+    """The metadata of the other trajectories."""
+    count, left_out = metadata.trajectories, set(excluded)
+    parameters = {
+        name: tuple(value for number, value in enumerate(values) if len(values) < count or number not in left_out)
+        for name, values in metadata.parameters.items()
+    }
+    return evolve(metadata, trajectories=count - len(left_out), parameters=parameters) if left_out else metadata
+
+
+def _check_excluded(title: str, excluded: tuple[int, ...], have: int) -> None:
+    """Raises DataError unless all of them are there, and others too."""
+    unknown = [number for number in excluded if number >= have]
+    if unknown:
+        raise DataError(f"{title}: exclude names trajectory {unknown[0]}, but they are numbered 0 to {have - 1}")
+    if len(excluded) == have:
+        raise DataError(f"{title}: exclude names all {have} trajectories; nothing is left to train on")
+
+
+def open_source(
+    component: Dataset, trajectories: Trajectories, history: int, frames: int, split: Split = "test"
+) -> Source:
+    """Check that a dataset is long enough for the windows and the roll-out. Raises DataError.
+
+    Only training goes without the trajectories that the dataset excludes: scores are of all test data.
+    """
     metadata = thinned(trajectories.metadata, component.stride)
+    excluded = tuple(sorted(set(component.exclude))) if split == "train" else ()
+    _check_excluded(component.title, excluded, metadata.trajectories)
     if metadata.frames < history + frames:
         raise DataError(
             f"{component.title}: trajectories have {metadata.frames} frames, but a window takes {history + frames} "
@@ -71,7 +111,18 @@ def open_source(component: Dataset, trajectories: Trajectories, history: int, fr
         rollout=rollout,
         trajectories=trajectories,
         stride=component.stride,
+        excluded=excluded,
     )
+
+
+def left_out(sources: Sequence[Source]) -> list[str]:
+    """One line for each dataset of which trajectories are excluded, for the log."""
+    return [
+        f"{source.title}: training without {len(source.excluded)} of {source.trajectories.metadata.trajectories} "
+        f"trajectories: {', '.join(map(str, source.excluded))}"
+        for source in sources
+        if source.excluded
+    ]
 
 
 def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[str, ...]:
@@ -93,34 +144,40 @@ def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[
 
 
 def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
-    """Frames on the mixture's grid and channels, (T, C, *grid) float32. Raises DataError if not finite."""
-    frames = source.read(trajectory, start, stop)
-    if not np.isfinite(frames).all():
-        raise _not_finite(source, trajectory, start, frames)
-    return pad_channels(resize(torch.from_numpy(np.ascontiguousarray(frames)), fields.grid), len(fields.channels))
+    """Frames as a model sees them, (T, C, *grid) float32. Raises DataError if not finite."""
+    frames = torch.empty(stop - start, len(fields.channels), *fields.grid)
+    read_into(frames, source, trajectory, start)
+    return frames
 
 
-def _not_finite(source: Source, trajectory: int, start: int, frames: NDArray[np.float32]) -> DataError:
-    """Where the first value that is not finite lies, in the numbering of the file."""
+def read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> None:
+    """Fill (T, C, *grid) with frames from `start` on; channels that the dataset does not have are 1.
+
+    Raises DataError if they are not finite.
+    """
+    read = source.read(trajectory, start, start + len(frames))
+    own = frames[:, : read.shape[1]]
+    same_grid = own.shape[2:] == read.shape[2:]
+    values = own.numpy() if same_grid else np.empty(read.shape, np.float32)
+    np.copyto(values, read)
+    check_finite(source, trajectory, start, values)
+    if not same_grid:
+        own.copy_(resize(torch.from_numpy(values), tuple(own.shape[2:]), source.resize))
+    frames[:, read.shape[1] :] = 1.0
+    if source.normalization is not None:
+        source.normalization.apply_(frames)
+
+
+def check_finite(source: Source, trajectory: int, start: int, frames: NDArray[np.float32]) -> None:
+    """Raises DataError saying where the first value that is not finite lies, in the numbering of the file."""
+    if np.isfinite(frames).all():
+        return
     frame, channel, *point = (int(index) for index in np.argwhere(~np.isfinite(frames))[0])
-    return DataError(
-        f"{source.title}: trajectory {trajectory} holds {frames[(frame, channel, *point)]} in frame "
+    raise DataError(
+        f"{source.title}: trajectory {source.number(trajectory)} holds {frames[(frame, channel, *point)]} in frame "
         f"{(start + frame) * source.stride}, channel '{source.metadata.channels[channel]}', "
         f"at grid point {tuple(point)}"
     )
-
-
-def resize(frames: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """(T, C, *native) to (T, C, *grid) by linear interpolation with half-pixel centres."""
-    if tuple(frames.shape[2:]) == grid:
-        return frames
-    return interpolate(frames, size=grid, mode=_RESIZING[len(grid)], align_corners=False)
-
-
-def pad_channels(frames: Tensor, channels: int) -> Tensor:
-    """(T, c, *grid) to (T, C, *grid); channels that a dataset does not have are 1."""
-    missing = channels - frames.shape[1]
-    return frames if missing == 0 else pad(frames, (0, 0) * (frames.ndim - 2) + (0, missing), value=1.0)
 
 
 def evaluation_mask(metadata: Metadata, fields: Fields) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from opframe.data.arrays import ArrayTrajectories, Part, Variable
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
 
-_NOT_PHYSICS = {"label", "weight", "train", "test", "stride", "rollout"}
+_NOT_PHYSICS = {"label", "weight", "train", "test", "exclude", "stride", "rollout"}
 
 
 class Solver(Protocol):

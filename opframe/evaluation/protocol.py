@@ -135,7 +135,8 @@ class Evaluator:
         for trajectories in self._shares(count):
             history, future = self.read(source, trajectories)
             for name, forecast in forecasts.items():
-                errors = relative_errors(self.run(forecast, history, source.rollout), future, mask)
+                predicted = self.run(forecast, history, source.rollout)
+                errors = relative_errors(source.physical(predicted), source.physical(future), mask)
                 sums[name] += torch.cat([errors.full[:, None], errors.frames], 1).sum(0).double().cpu()
         scores = {name: _score(self.processes.sum(total).cpu() / count) for name, total in sums.items()}
         return DatasetReport(
@@ -154,7 +155,10 @@ class Evaluator:
             yield mine[first : first + self.batch_size]
 
     def read(self, source: Source, trajectories: Sequence[int], frames: int | None = None) -> tuple[Tensor, Tensor]:
-        """History (B, T_in, C, *grid) and true future (B, frames or rollout, C, *grid), on the device."""
+        """History (B, T_in, C, *grid) and true future (B, frames or rollout, C, *grid), on the device.
+
+        They are as a model sees them: `source.physical` restores the units of data that are normalised.
+        """
         stop = self.fields.history + (source.rollout if frames is None else frames)
         read = torch.stack([read_frames(source, index, 0, stop, self.fields) for index in trajectories])
         read = read.to(self.processes.device)

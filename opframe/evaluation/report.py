@@ -95,10 +95,11 @@ def _panels(evaluator: Evaluator, source: Source, backbone: nn.Module) -> Panels
     backbone.eval()
     history, future = evaluator.read(source, [0])
     forecast = model_forecast(backbone, evaluator.fields.horizon)
-    prediction = evaluator.run(forecast, history, source.rollout)
+    prediction = source.physical(evaluator.run(forecast, history, source.rollout))
     channel = source.metadata.channels.index(source.metadata.predicted[0])
     shown = np.unique(np.linspace(0, source.rollout - 1, _COLUMNS).astype(int))
-    pick = [_plane(frames[0, shown, channel].float().cpu().numpy()) for frames in (future, prediction)]
+    truth = source.physical(future)
+    pick = [_plane(frames[0, shown, channel].float().cpu().numpy()) for frames in (truth, prediction)]
     return Panels(
         title=source.title,
         channel=source.metadata.predicted[0],

@@ -33,7 +33,9 @@ class Origin:
     source: str = field(metadata={"help": "the file or the run they come from"})
     sha256: str = field(default="", metadata={"help": "of the source file"})
     date: str = field(default="", metadata={"help": "when they were taken from there"})
-    normalization: Literal["none"] = field(default="none", metadata={"help": "of the data, before the network"})
+    normalization: Literal["none", "dataset"] = field(
+        default="none", metadata={"help": "of the data, before the network"}
+    )
     notes: tuple[str, ...] = field(default=(), metadata={"help": "what was assumed, and what was left out"})
 
 

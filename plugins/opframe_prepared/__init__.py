@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from attrs import field, frozen
 from attrs.validators import in_
@@ -19,9 +19,11 @@ class Prepared(Dataset):
 
     A file holds a dataset `data` of shape (N, *grid, T, C); in a folder, each `data_{i}.hdf5` holds one of
     shape (*grid, T, C). A missing channel axis means C = 1. `{split}` in the URL stands for train or test.
-    Without it a single file is cut by position: its first `train` trajectories and its last `test` ones;
-    where only `test` or neither is given, the rest or the whole file is evaluated.
+    Without it what is there is cut by position: the first `train` trajectories and the last `test` ones;
+    where only `train` or neither is given, the rest or all of it is evaluated.
     Without `channels`, the names stored with the data are used, else c0, c1, ….
+    Files whose `data` has an attribute `axes`, such as "n t c x y", are read in that order: `opframe data pack` makes
+    such files, in which a window is one run of bytes.
     """
 
     name: ClassVar[str] = "prepared"
@@ -37,6 +39,13 @@ class Prepared(Dataset):
         from opframe_prepared.reader import open_prepared
 
         return open_prepared(self, split)
+
+    @classmethod
+    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
+        """A file with `data`, a folder of data_{i}.hdf5, or one of either for each split."""
+        from opframe_prepared.recognition import recognised
+
+        return recognised(url, contents)
 
 
 @hookimpl

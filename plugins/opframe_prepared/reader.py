@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
-from opframe.data.storage import find_files, inspect
+from opframe.data.splits import chosen, share
+from opframe.data.storage import Stored, explained, find_files, inspect, open_hdf5
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,34 +24,14 @@ def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
     files = [url] if single else _folder(component, url)
     metadata, variable = _describe(component, files, single)
     have = metadata.trajectories
-    if single and url == component.url:
-        first, count = _cut(component, split, have)
-    else:
-        wanted = component.train if split == "train" else component.test
-        first, count = 0, have if wanted is None else wanted
-    if count < 1 or first < 0 or first + count > have:
-        raise DataError(f"{component.title}: {split} = {count}, but {url} holds {have} trajectories")
-    parts = [Part(url=url, first=first, count=count)] if single else [Part(url=file) for file in files[:count]]
-    return ArrayTrajectories(metadata=evolve(metadata, trajectories=count), parts=parts, variables=[variable])
-
-
-def _cut(component: Prepared, split: Split, have: int) -> tuple[int, int]:
-    """First trajectory and number of a split, where one file holds both."""
-    train, test = component.train, component.test
-    if split == "test":
-        count = test if test is not None else have - (train or 0)
-        return have - count, count
-    if train is None and test is None:
-        raise DataError(
-            f"{component.title}: {component.url} holds training and test data; "
-            "set 'test' to the number of trajectories to keep for evaluation"
-        )
-    count = train if train is not None else have - (test or 0)
-    if count + (test or 0) > have:
-        raise DataError(
-            f"{component.title}: train = {train} and test = {test} overlap; {component.url} holds {have} trajectories"
-        )
-    return 0, count
+    part = share(component, split, url, have, separate=url != component.url)
+    whole = [Part(url=url, count=have)] if single else [Part(url=file) for file in files]
+    parameters = _parameters(url, part.first, part.count, have) if single else {}
+    return ArrayTrajectories(
+        metadata=evolve(metadata, trajectories=part.count, split=part.words, parameters=parameters),
+        parts=chosen(whole, part),
+        variables=[variable],
+    )
 
 
 def _folder(component: Prepared, url: str) -> list[str]:
@@ -66,29 +47,58 @@ def _folder(component: Prepared, url: str) -> list[str]:
 
 def _describe(component: Prepared, files: list[str], single: bool) -> tuple[Metadata, Variable]:
     found = inspect(files[0], "data")
-    shape = found.shape[1:] if single else found.shape
-    space = component.dimensions
+    attributes = found.attributes
+    axes = _stored_axes(files[0], found, single) if "axes" in attributes else _axes(component, files[0], found, single)
+    lengths = dict(zip(axes, found.shape, strict=True))
+    channels = _channels(component, files[0], attributes, lengths.get("c", 1))
+    spacing = attributes.get("spacing")
+    metadata = Metadata(
+        trajectories=lengths.get("n", len(files)),
+        frames=lengths["t"],
+        grid=tuple(lengths[axis] for axis in SPACE if axis in lengths),
+        channels=channels,
+        predicted=_predicted(component, attributes, channels),
+        boundary=str(attributes.get("boundary", "unknown")),
+        time_step=float(attributes["time_step"]) if "time_step" in attributes else None,
+        source=str(attributes.get("source", "")),
+        license=str(attributes.get("license", "")),
+        units=tuple(str(unit) for unit in attributes.get("units", ())),
+        spacing=None if spacing is None else tuple(float(step) for step in spacing),
+    )
+    return metadata, Variable(path="data", axes=axes, channels=len(channels))
+
+
+def _axes(component: Prepared, url: str, found: Stored, single: bool) -> str:
+    """The axes of the prepared layout. Raises DataError where the array has more or fewer."""
+    shape, space = found.shape[1:] if single else found.shape, component.dimensions
     if len(shape) not in (space + 1, space + 2):
         layout = "(N, *grid, T, C)" if single else "(*grid, T, C)"
         raise DataError(
-            f"{files[0]}: 'data' has shape {found.shape}; expected {layout} with {space} space axes; "
+            f"{url}: 'data' has shape {found.shape}; expected {layout} with {space} space axes; "
             "set 'dimensions' if there are more or fewer"
         )
-    has_channels = len(shape) == space + 2
-    channels = _channels(component, files[0], found.attributes, shape[-1] if has_channels else 1)
-    metadata = Metadata(
-        trajectories=found.shape[0] if single else len(files),
-        frames=shape[space],
-        grid=shape[:space],
-        channels=channels,
-        predicted=_predicted(component, found.attributes, channels),
-        boundary=str(found.attributes.get("boundary", "unknown")),
-        time_step=float(found.attributes["time_step"]) if "time_step" in found.attributes else None,
-        source=str(found.attributes.get("source", "")),
-        license=str(found.attributes.get("license", "")),
-    )
-    axes = ("n" if single else "") + SPACE[:space] + "t" + ("c" if has_channels else "")
-    return metadata, Variable(path="data", axes=axes, channels=len(channels))
+    return ("n" if single else "") + SPACE[:space] + "t" + ("c" if len(shape) == space + 2 else "")
+
+
+def _stored_axes(url: str, found: Stored, single: bool) -> str:
+    """The axes that a file names itself, as packed ones do. Raises DataError where they are not those of the array."""
+    axes = "".join(str(found.attributes["axes"]).split())
+    space = "".join(axis for axis in SPACE if axis in axes)
+    needed = {"n", "t"} if single else {"t"}
+    fit = len(axes) == len(found.shape) and len(set(axes)) == len(axes) and set(axes) - {"c", *space} == needed
+    if not fit or space not in (SPACE[:1], SPACE[:2], SPACE):
+        raise DataError(
+            f"{url}: says of 'data' of shape {found.shape} that its axes are '{found.attributes['axes']}'; expected a "
+            f"letter for each: {'n (trajectories), ' if single else ''}t, x, y, z and, if there is one, c (channels)"
+        )
+    return axes
+
+
+def _parameters(url: str, first: int, count: int, have: int) -> dict[str, tuple[float, ...]]:
+    """Numbers of the equation, which packed files keep beside the data: those of a share of the trajectories."""
+    with explained(url), open_hdf5(url) as file:
+        stored = {name: tuple(map(float, values[:])) for name, values in file.get("parameters", {}).items()}
+    return {name: values[first : first + count] if len(values) == have else values for name, values in stored.items()}
 
 
 def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:

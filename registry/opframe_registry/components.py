@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType, Protocol
 
-from attrs import evolve, field, frozen
-from attrs.validators import ge, gt, optional
+from attrs import field, frozen
+from attrs.validators import deep_iterable, ge, gt, optional
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ class Metadata:
 
 
 class Trajectories(Protocol):
-    """A dataset's live object. It travels to worker processes, so it pickles and opens files lazily."""
+    """A dataset's live object. Every loader thread reads with its own copy, so it pickles and opens files lazily."""
 
     @property
     def metadata(self) -> Metadata: ...
@@ -116,11 +116,6 @@ class Batch:
     dataset: Tensor
     seeds: Tensor
 
-    def pin_memory(self) -> Batch:
-        """The same in page-locked memory, for copies to a GPU that do not wait; torch's loaders call this."""
-        names = ("inputs", "targets", "mask", "dataset")
-        return evolve(self, **{name: getattr(self, name).pin_memory() for name in names})
-
 
 @frozen(kw_only=True)
 class Population:
@@ -170,6 +165,11 @@ class Dataset(Component):
     )
     test: int | None = field(
         default=None, validator=optional(gt(0)), metadata={"help": "test trajectories used (default: all)"}
+    )
+    exclude: tuple[int, ...] = field(
+        default=(),
+        validator=deep_iterable(ge(0)),
+        metadata={"help": "training trajectories left out, by the numbers that `opframe data check` gives"},
     )
     stride: int = field(default=1, validator=gt(0), metadata={"help": "use every n-th frame"})
     rollout: int | None = field(

@@ -1,0 +1,188 @@
+"""`opframe data`: look at data and prepare them. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from opframe_registry import ConfigError, discover
+
+if TYPE_CHECKING:
+    from opframe.data.selection import Part, Selection
+    from opframe_registry import Dataset, Split
+
+BAD = 2
+"""Exit code for data that should not be used."""
+
+
+def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `data` and what it can do to the command line."""
+    data = commands.add_parser("data", help="look at data, check them, pack them, measure how fast they are read")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    info = actions.add_parser("info", help="what datasets are, or which component reads what lies at a path")
+    info.add_argument("where", metavar="CONFIG_OR_PATH", help="a config (.toml), or a file, folder or URL of data")
+    info.set_defaults(command=_info)
+    check = actions.add_parser("check", help="look at every value of every trajectory")
+    check.add_argument("config", type=Path)
+    check.add_argument(
+        "--jobs", type=_positive, metavar="N", help="processes (default: one for each core, fewer for small data)"
+    )
+    check.add_argument("--out", type=Path, metavar="FOLDER", help="write check.md and check.json there")
+    check.set_defaults(command=_check)
+    pack = actions.add_parser("pack", help="write datasets in the order in which training reads them")
+    pack.add_argument("config", type=Path)
+    pack.add_argument("folder", type=Path, metavar="DST", help="folder for the packed files; nothing is written over")
+    pack.add_argument("--only", action="append", default=[], metavar="LABEL", help="only this dataset; may be repeated")
+    pack.add_argument("--resize", action="store_true", help="put training data on the grid of the config")
+    pack.add_argument("--compress", choices=["gzip"], help="smaller and slower to read")
+    pack.set_defaults(command=_pack)
+    bench = actions.add_parser("bench", help="how fast training data are read")
+    bench.add_argument("config", type=Path)
+    bench.add_argument("--samples", type=_positive, default=64, metavar="N", help="windows of a round (default: 64)")
+    bench.add_argument("--rounds", type=_positive, default=5, metavar="N", help="rounds, of which the median counts")
+    bench.add_argument("--json", action="store_true", help="print JSON")
+    bench.set_defaults(command=_bench)
+    for command in (info, check, pack, bench):
+        command.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override, as a.b=c"
+        )
+    _add_fetch(actions)
+
+
+def _add_fetch(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fetch = actions.add_parser("fetch", help="download a file, going on where a download stopped")
+    fetch.add_argument("url", metavar="URL", help="http or https address of the file")
+    fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    for algorithm in ("sha256", "md5"):
+        fetch.add_argument(f"--{algorithm}", metavar="HEX", help=f"its {algorithm}, to be verified")
+    fetch.set_defaults(command=_fetch)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    catalog, console = discover(), Console()
+    from opframe.data.info_report import show, show_path
+    from opframe.data.selection import load_selection
+
+    if not arguments.where.endswith(".toml"):
+        show_path(arguments.where, catalog, console)
+        return 0
+    selection = load_selection(Path(arguments.where), catalog, arguments.overrides)
+    shown = [show(component, splits, selection, console) for component, splits in _by_dataset(selection)]
+    return 0 if all(shown) else BAD
+
+
+def _by_dataset(selection: Selection) -> list[tuple[Dataset, list[Split]]]:
+    both: list[Split] = ["train", "test"]
+    return [
+        *((component, both) for component in selection.datasets),
+        *((component, both[1:]) for component in selection.zero_shot),
+    ]
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from opframe.console import Bar
+    from opframe.data.audit import audit, worthwhile_jobs
+    from opframe.data.audit_report import show, write
+
+    console = Console()
+    parts, _ = _parts(arguments, console)
+    total = sum(part.trajectories.metadata.trajectories - len(part.excluded) for part in parts)
+    with Bar(console, "checking", total) as bar:
+        audits = audit(parts, min(arguments.jobs or worthwhile_jobs(parts, _processors()), total), bar)
+    show(audits, console)
+    if arguments.out is not None:
+        write(audits, arguments.out)
+        console.print(f"written: {arguments.out / 'check.md'}", highlight=False, soft_wrap=True)
+    return BAD if any(found.bad for found in audits) else 0
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from opframe.data.info import size, toml
+    from opframe.data.info_report import show_toml
+    from opframe.data.packing import pack, plan, tables
+
+    console = Console()
+    parts, selection = _parts(arguments, console)
+    if arguments.resize and selection.data is None:
+        raise ConfigError(f"{arguments.config}: --resize needs data.grid, which it does not set")
+    grid = selection.data.grid if arguments.resize and selection.data else None
+    packings = plan(parts, arguments.folder, grid, arguments.compress is not None)
+    for packing in packings:
+        words = "written" if pack(packing, console) else "was there already"
+        console.print(f"{packing.path}: {words}, {size(packing.path.stat().st_size)}", highlight=False, soft_wrap=True)
+    console.print("use these tables in place of those of the config:", highlight=False)
+    evaluated = {component.title for component in selection.zero_shot}
+    for key, wanted in (("datasets", False), ("zero_shot", True)):
+        chosen = [packing for packing in packings if (packing.part.title in evaluated) is wanted]
+        if chosen:
+            show_toml(toml(tables(chosen, str(arguments.folder.resolve())), key), console)
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    import json
+
+    import attrs
+
+    from opframe.console import Bar
+    from opframe.data.measuring import measure, rate_table
+    from opframe.data.selection import prepare
+    from opframe.experiment import load_experiment
+
+    console, progress = Console(), Console(stderr=True)
+    experiment = load_experiment(arguments.config, discover(), arguments.overrides)
+    prepare((*experiment.datasets, *experiment.zero_shot), Path(experiment.data.cache), progress)
+    with Bar(progress, "measuring", len(experiment.datasets) + 1, shown=progress.is_terminal) as bar:
+        rates = measure(experiment, arguments.samples, arguments.rounds, bar)
+    if arguments.json:
+        print(json.dumps([{**attrs.asdict(rate), "share": rate.share} for rate in rates], indent=1))
+        return 0
+    console.print(rate_table(rates))
+    console.print(
+        "ceiling: of a dataset, as many bytes of its file read in sequence; of the mixture, its batches copied",
+        style="dim",
+        highlight=False,
+    )
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from opframe.data.fetching import Checksum, Download, DownloadBar, fetch
+    from opframe.data.info import size
+
+    console = Console()
+    given = [(name, getattr(arguments, name)) for name in ("sha256", "md5") if getattr(arguments, name)]
+    if len(given) > 1:
+        raise ConfigError("give one checksum: --sha256 or --md5")
+    checksum = Checksum(algorithm=given[0][0], value=given[0][1].lower()) if given else None
+    download = Download(url=arguments.url, folder=arguments.to, checksum=checksum)
+    with closing(DownloadBar(console, download.path.name)) as bar:
+        path = fetch(download, bar.show)
+    verified = f"{checksum.algorithm} is right" if checksum else "no checksum was given, so it is not verified"
+    console.print(f"{path}: {size(path.stat().st_size)}, {verified}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _parts(arguments: argparse.Namespace, console: Console) -> tuple[list[Part], Selection]:
+    """The opened splits of a config, prepared where they have to be, and the config."""
+    from opframe.data.selection import load_selection, open_part, prepare, splits
+
+    selection = load_selection(arguments.config, discover(), arguments.overrides)
+    chosen = splits(selection, getattr(arguments, "only", ()))
+    prepare(dict.fromkeys(component for component, _ in chosen), selection.cache, console)
+    return [open_part(component, split, selection.cache) for component, split in chosen], selection

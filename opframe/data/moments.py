@@ -1,0 +1,74 @@
+"""Mean, spread and range of numbers that come in pieces, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+
+@frozen(kw_only=True, eq=False)
+class Moments:
+    """Statistics of several sets of numbers at once; all arrays have one shape.
+
+    `squares` are sums of squared deviations from the mean, so that large means lose no digits (Welford; pieces are
+    joined as Chan, Golub and LeVeque do).
+    """
+
+    count: int
+    mean: Doubles
+    squares: Doubles
+    low: Doubles
+    high: Doubles
+
+    @property
+    def std(self) -> Doubles:
+        """Standard deviation of the whole population."""
+        spread: Doubles = np.sqrt(self.squares / self.count)
+        return spread
+
+    def __add__(self, other: Moments) -> Moments:
+        """The statistics of both pieces together."""
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        return Moments(
+            count=count,
+            mean=self.mean + shift * (other.count / count),
+            squares=self.squares + other.squares + shift**2 * (self.count * other.count / count),
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+        )
+
+    def over(self, axis: int) -> Moments:
+        """The sets along an axis taken together."""
+        mean = self.mean.mean(axis)
+        between = ((self.mean - np.expand_dims(mean, axis)) ** 2).sum(axis) * self.count
+        return Moments(
+            count=self.count * self.mean.shape[axis],
+            mean=mean,
+            squares=self.squares.sum(axis) + between,
+            low=self.low.min(axis),
+            high=self.high.max(axis),
+        )
+
+
+def moments(values: NDArray[Any], kept: int) -> Moments:
+    """Statistics over all axes but the first `kept`."""
+    flat = values.reshape(*values.shape[:kept], -1)
+    mean = flat.mean(axis=-1, dtype=np.float64)
+    # One set at a time: float64 copies of a whole window would take twice its memory.
+    squares = np.empty(mean.shape)
+    for index in np.ndindex(*mean.shape):
+        deviation = flat[index] - mean[index]
+        squares[index] = deviation @ deviation
+    return Moments(
+        count=flat.shape[-1],
+        mean=mean,
+        squares=squares,
+        low=flat.min(axis=-1).astype(np.float64),
+        high=flat.max(axis=-1).astype(np.float64),
+    )

@@ -1,0 +1,217 @@
+"""`opframe data pack`: datasets written in the order in which training reads them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import attrs
+import h5py
+import numpy as np
+import torch
+from attrs import evolve, frozen
+from numpy.typing import NDArray
+from rich.console import Console
+
+from opframe.console import Bar
+from opframe.data import packed
+from opframe.data.health import blocks
+from opframe.data.mixture import Source, check_finite
+from opframe.data.moments import Moments, moments
+from opframe.data.resizing import resize
+from opframe.data.selection import Part
+from opframe_registry import ConfigError, DataError, Dataset, Metadata
+
+_NOT_NUMBERS = {"label", "weight", "rollout"}  # keys that change neither which numbers are packed nor their order
+
+
+@frozen(kw_only=True)
+class Packing:
+    """One file to be made: what a split gives to training, or to evaluation, on its own grid or on another."""
+
+    part: Part
+    path: Path
+    grid: tuple[int, ...] | None = None
+    compressed: bool = False
+
+    @property
+    def what(self) -> str:
+        return f"{self.part.title} ({self.part.split})"
+
+    @property
+    def source(self) -> Source:
+        return self.part.source
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the file will say of itself."""
+        metadata = self.source.metadata
+        if self.grid is None or self.grid == metadata.grid:
+            return metadata
+        pairs = zip(metadata.grid, self.grid, strict=True)
+        ratios = [own / new for own, new in pairs]
+        spacing = metadata.spacing and tuple(step * ratio for step, ratio in zip(metadata.spacing, ratios, strict=True))
+        return evolve(metadata, grid=self.grid, spacing=spacing)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything that changes the file."""
+        component = self.part.component
+        settings = attrs.asdict(component, filter=lambda attribute, _: attribute.name not in _NOT_NUMBERS)
+        asked = {"type": component.name, **settings, "split": self.part.split, "compressed": self.compressed}
+        return packed.fingerprint(asked, self.metadata)
+
+
+def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, compressed: bool) -> list[Packing]:
+    """One file for each part, FOLDER/label/split.h5. Test data keep their grid: errors are measured on it.
+
+    Raises ConfigError where two labels would share a folder, or a grid has another number of axes.
+    """
+    names: dict[str, str] = {}
+    for part in parts:
+        if names.setdefault(folder_name(part.component), part.title) != part.title:
+            other = names[folder_name(part.component)]
+            raise ConfigError(f"'{part.title}' and '{other}' would be packed into one folder; change a label")
+        own = part.trajectories.metadata.grid
+        if grid is not None and len(own) != len(grid):
+            raise ConfigError(f"data.grid: {list(grid)} has {len(grid)} axes, but {part.title} has {len(own)}")
+    return [
+        Packing(
+            part=part,
+            path=folder / folder_name(part.component) / f"{part.split}.h5",
+            grid=grid if part.split == "train" else None,
+            compressed=compressed,
+        )
+        for part in parts
+    ]
+
+
+def folder_name(component: Dataset) -> str:
+    """A dataset's label as the name of a folder."""
+    return re.sub(r"[^\w.+-]+", "_", component.title)
+
+
+def pack(packing: Packing, console: Console) -> bool:
+    """Write, verify and name one file; False if it was there already.
+
+    Goes on where a killed packing stopped. Raises DataError for a file that is something else, values that are not
+    finite, a full disk, and bytes that are read back otherwise than they were written.
+    """
+    path, partial = packing.path, packing.path.with_name(packing.path.name + ".partial")
+    if path.exists():
+        _same(packing, path)
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not partial.exists():
+            packed.create(partial, packing.metadata, packing.fingerprint)
+        _same(packing, partial)
+        _write(packing, partial, console)
+        packed.put_statistics(partial, _verify(packing, partial, console))
+        _finish(packing, partial, console)
+    except OSError as error:
+        raise DataError(f"{partial}: cannot be written ({error}); the same command continues") from error
+    return True
+
+
+def _same(packing: Packing, path: Path) -> None:
+    if packed.places(path).fingerprint != packing.fingerprint:
+        raise DataError(f"{path}: holds something else than {packing.what} would give; delete it or pack elsewhere")
+
+
+def _write(packing: Packing, partial: Path, console: Console) -> None:
+    """Write the trajectories that are not there yet, each followed by its checksum."""
+    places = packed.places(partial)
+    count = len(places.written)
+    done = int(places.written.sum())
+    with partial.open("r+b") as file, Bar(console, f"packing {packing.what}", count, done) as bar:
+        for number in np.flatnonzero(~places.written).tolist():
+            digest = _write_one(packing, number, file, places.offsets["data"])
+            file.flush()
+            packed.put(file, places.offsets["checksums"] + number * packed.DIGEST, digest)
+            file.flush()
+            done += 1
+            bar.show(done)
+        os.fsync(file.fileno())
+
+
+def _write_one(packing: Packing, number: int, file: BinaryIO, begin: int) -> NDArray[np.uint8]:
+    """Write one trajectory, in blocks of frames, and return its checksum."""
+    lengths = packed.shape(packing.metadata)
+    frame_bytes = 4 * int(np.prod(lengths[2:]))
+    digest = packed.new_hash()
+    for frames in blocks(packing.source.metadata):
+        values = packed.little_endian(_read(packing, number, frames))
+        digest.update(values.reshape(-1).view(np.uint8).data)
+        packed.put(file, begin + (number * lengths[1] + frames.start) * frame_bytes, values)
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _read(packing: Packing, number: int, frames: range) -> NDArray[np.float32]:
+    source = packing.source
+    values = np.ascontiguousarray(source.read(number, frames.start, frames.stop))
+    check_finite(source, number, frames.start, values)
+    if packing.grid is None:
+        return values
+    resized: NDArray[np.float32] = resize(torch.from_numpy(values), packing.grid, source.resize).numpy()
+    return resized
+
+
+def _verify(packing: Packing, path: Path, console: Console) -> Moments:
+    """Read everything back, compare the checksums, and return the statistics of what is there. Raises DataError."""
+    found: Moments | None = None
+    with h5py.File(path, "r") as file, Bar(console, f"verifying {packing.what}", len(file["data"])) as bar:
+        for number, expected in enumerate(file["checksums"][:]):
+            digest = packed.new_hash()
+            for frames in blocks(packing.metadata):
+                values = file["data"][number, frames.start : frames.stop]
+                digest.update(values.reshape(-1).view(np.uint8).data)
+                piece = moments(np.moveaxis(values, 1, 0), 1)
+                found = piece if found is None else found + piece
+            if digest.digest() != expected.tobytes():
+                _forget(path, number)
+                raise DataError(
+                    f"{path}: trajectory {number} is read back otherwise than it was written; the disk may be failing. "
+                    "The same command writes it again"
+                )
+            bar.show(number + 1)
+    if found is None:
+        raise DataError(f"{path}: {packing.what} has no frames to pack")
+    return found
+
+
+def _forget(path: Path, number: int) -> None:
+    places = packed.places(path)
+    with path.open("r+b") as file:
+        packed.put(file, places.offsets["checksums"] + number * packed.DIGEST, np.zeros(packed.DIGEST, np.uint8))
+
+
+def _finish(packing: Packing, partial: Path, console: Console) -> None:
+    """Compress, where that is wanted, and give the file its name."""
+    whole = partial
+    if packing.compressed:
+        whole = partial.with_name(partial.name + ".gzip")
+        console.print(f"compressing {packing.what}", highlight=False)
+        packed.compress(partial, whole)
+        _verify(packing, whole, console)
+    os.replace(whole, packing.path)
+    partial.unlink(missing_ok=True)
+
+
+def tables(packings: Sequence[Packing], folder: str) -> list[dict[str, Any]]:
+    """The tables of a config that read the packed files instead, one for each dataset."""
+    components = dict.fromkeys(packing.part.component for packing in packings)
+    return [_table(component, folder) for component in components]
+
+
+def _table(component: Dataset, folder: str) -> dict[str, Any]:
+    table: dict[str, Any] = {"type": "prepared", "label": component.title}
+    table["url"] = f"{folder}/{folder_name(component)}/{{split}}.h5"
+    if component.weight != 1.0:
+        table["weight"] = component.weight
+    if component.rollout is not None:
+        table["rollout"] = component.rollout
+    return table

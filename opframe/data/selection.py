@@ -1,0 +1,123 @@
+"""The part of an experiment file that speaks of data, for commands that need no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from attrs import Attribute, field, fields, frozen
+from attrs.validators import min_len
+from rich.console import Console
+
+from opframe.config import ProblemsError, make_converter
+from opframe.console import Preparation
+from opframe.data.mixture import Source
+from opframe.settings import Data
+from opframe.toml import load_tables
+from opframe_registry import Catalog, ConfigError, DataError, Dataset, Objective, Split, Trajectories, did_you_mean
+
+_CACHE = Path("data")  # where `data.cache` points when a file has no [data]
+
+
+@frozen(kw_only=True)
+class Selection:
+    """Datasets and how they are used. A file without [data], such as a list of datasets, is one too."""
+
+    data: Data | None = None
+    datasets: tuple[Dataset, ...] = field(validator=min_len(1))
+    zero_shot: tuple[Dataset, ...] = field(default=())
+    objective: Objective | None = None
+
+    @zero_shot.validator
+    def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:
+        titles = [dataset.title for dataset in (*self.datasets, *value)]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two datasets are called '{title}'; give each its own 'label'")
+
+    @property
+    def cache(self) -> Path:
+        """The folder of prepared data."""
+        return Path(self.data.cache) if self.data else _CACHE
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a training window, history included; None where the file does not say."""
+        return self.data.history + (self.objective.frames if self.objective else 1) if self.data else None
+
+
+@frozen(kw_only=True)
+class Part:
+    """One split of a dataset, opened. `excluded` are the trajectories that training goes without."""
+
+    component: Dataset
+    split: Split
+    trajectories: Trajectories
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.component.title
+
+    @property
+    def source(self) -> Source:
+        """What training or evaluation sees of it: fewer trajectories and frames, as the dataset's keys say."""
+        component = self.component
+        return Source(
+            title=component.title,
+            weight=component.weight,
+            rollout=component.rollout or 0,
+            trajectories=self.trajectories,
+            stride=component.stride,
+            excluded=self.excluded,
+        )
+
+
+def load_selection(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Selection:
+    """Read the datasets of an experiment file. Raises ConfigError listing every mistake."""
+    tables = load_tables(path, overrides)
+    known = [attribute.name for attribute in fields(Selection)]
+    try:
+        return make_converter(catalog).structure({key: tables[key] for key in known if key in tables}, Selection)
+    except ProblemsError as error:
+        lines = [f"  {': '.join(filter(None, (problem.place, problem.message)))}" for problem in error.problems]
+        raise ConfigError("\n".join([f"{path}: its datasets cannot be used:", *lines])) from None
+
+
+def splits(selection: Selection, titles: Sequence[str] = ()) -> list[tuple[Dataset, Split]]:
+    """What the file uses, in its order: training and test data, and the test data of what is only evaluated.
+
+    `titles` choose among the datasets. Raises ConfigError for one that is not there.
+    """
+    both: tuple[Split, Split] = ("train", "test")
+    used: list[tuple[Dataset, Split]] = [(dataset, split) for dataset in selection.datasets for split in both]
+    used += [(dataset, "test") for dataset in selection.zero_shot]
+    known = {dataset.title: None for dataset, _ in used}
+    for title in titles:
+        if title not in known:
+            raise ConfigError(
+                f"no dataset is called '{title}'{did_you_mean(title, known)}; there are {', '.join(known)}"
+            )
+    return [(dataset, split) for dataset, split in used if not titles or dataset.title in titles]
+
+
+def prepare(components: Iterable[Dataset], cache: Path, console: Console) -> None:
+    """Let the datasets make what they need, with a bar for each. Raises DataError."""
+    preparation = Preparation(console)
+    try:
+        for component in components:
+            component.prepare(cache, preparation)
+    finally:
+        preparation.close()
+
+
+def open_part(component: Dataset, split: Split, cache: Path) -> Part:
+    """Open one split. Raises DataError."""
+    trajectories = component.build(split, cache)
+    excluded = tuple(sorted(set(component.exclude))) if split == "train" else ()
+    have = trajectories.metadata.trajectories
+    if excluded and excluded[-1] >= have:
+        raise DataError(
+            f"{component.title}: exclude names trajectory {excluded[-1]}, but they are numbered 0 to {have - 1}"
+        )
+    return Part(component=component, split=split, trajectories=trajectories, excluded=excluded)
