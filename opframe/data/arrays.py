@@ -69,20 +69,30 @@ class ArrayTrajectories:
         index = bisect_right(self._ends, trajectory)
         part = self.parts[index]
         number = part.first + trajectory - (self._ends[index] - part.count)
-        blocks = [self._read(part.url, number, variable, start, stop) for variable in self.variables]
+        wanted = [self._wanted(part.url, number, variable, start, stop) for variable in self.variables]
+        try:
+            windows = self.stores.read(part.url, wanted)
+        except OSError as error:
+            raise DataError(f"{part.url}: trajectory {number} cannot be read; truncated? ({error})") from error
+        blocks = [
+            self._channels(np.asarray(window, dtype=np.float32), variable, stop - start)
+            for window, variable in zip(windows, self.variables, strict=True)
+        ]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
-    def _read(self, url: str, number: int, variable: Variable, start: int, stop: int) -> NDArray[np.float32]:
+    def _wanted(
+        self, url: str, number: int, variable: Variable, start: int, stop: int
+    ) -> tuple[str, tuple[int | slice, ...]]:
+        """Where a window lies: the path of the array, and what stands in the brackets."""
         path = variable.path.format(n=number)
-        array = self.stores.array(url, path)
-        self._check(url, path, array, variable)
+        self._check(url, path, self.stores.array(url, path), variable)
         selection: dict[str, int | slice] = {"n": number, "1": 0, "t": slice(start, stop)}
-        try:
-            window = np.asarray(array[tuple(selection.get(axis, slice(None)) for axis in variable.axes)], np.float32)
-        except OSError as error:
-            raise DataError(f"{url}: trajectory {number} of '{path}' cannot be read; truncated? ({error})") from error
+        return path, tuple(selection.get(axis, slice(None)) for axis in variable.axes)
+
+    def _channels(self, window: NDArray[np.float32], variable: Variable, frames: int) -> NDArray[np.float32]:
+        """A window as it was read, as (T, c, *grid)."""
         axes = [axis for axis in variable.axes if axis not in "n1"]
-        return _ordered(_merged(window, axes), list(dict.fromkeys(axes)), stop - start, self.metadata.grid)
+        return _ordered(_merged(window, axes), list(dict.fromkeys(axes)), frames, self.metadata.grid)
 
     def _check(self, url: str, path: str, array: Array, variable: Variable) -> None:
         """Raises DataError unless the array has the axes and lengths that the metadata promise."""

@@ -7,6 +7,10 @@ costs more than reading the whole trajectory.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import fsspec
@@ -15,6 +19,8 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
+from opframe.data.remote.cache import RemoteCache
+from opframe.data.remote.hdf5 import RemoteHdf5
 from opframe.data.storage import explained, find_dataset, is_hdf5, is_local, local_path, open_hdf5
 from opframe_registry import DataError, did_you_mean
 
@@ -42,7 +48,7 @@ class Store(Protocol):
 
 
 class Hdf5Store:
-    """An HDF5 file. One memory map serves all contiguous arrays of a local one."""
+    """A local HDF5 file, all of whose contiguous arrays one memory map serves."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -52,7 +58,7 @@ class Hdf5Store:
     def array(self, path: str) -> Array:
         found = find_dataset(self._url, self._file, path)
         offset = found.id.get_offset()
-        if not is_local(self._url) or offset is None or found.dtype.hasobject:
+        if offset is None or found.dtype.hasobject:
             array: Array = found
             return array
         return self._mapped(found, offset)
@@ -167,7 +173,13 @@ def open_store(url: str) -> Store:
         return FolderStore(url)
     if suffix == "mat" and not is_hdf5(url):
         return MatStore(url)
-    return Hdf5Store(url)
+    return Hdf5Store(url) if is_local(url) else RemoteHdf5(url, remote_cache())
+
+
+@cache
+def remote_cache() -> RemoteCache:
+    """What this process keeps of remote files, below OPFRAME_CACHE or ~/.cache/opframe; connections are shared."""
+    return RemoteCache(folder=Path(os.environ.get("OPFRAME_CACHE", "~/.cache/opframe")).expanduser() / "remote")
 
 
 @define
@@ -187,10 +199,23 @@ class Stores:
 
     def array(self, url: str, path: str) -> Array:
         """An array of a file. Raises DataError."""
+        return self._store(url).array(path)
+
+    def read(self, url: str, wanted: Sequence[tuple[str, tuple[int | slice, ...]]]) -> list[NDArray[Any]]:
+        """Parts of arrays of one file, each a path and what stands in the brackets. Raises DataError.
+
+        Those of a remote file are fetched at the same time.
+        """
+        store = self._store(url)
+        if isinstance(store, RemoteHdf5):
+            return store.read(wanted)
+        return [store.array(path)[index] for path, index in wanted]
+
+    def _store(self, url: str) -> Store:
         store = self._open.pop(url, None)
         if store is None:
             while len(self._open) >= self.limit:
                 self._open.pop(next(iter(self._open))).close()
             store = open_store(url)
         self._open[url] = store
-        return store.array(path)
+        return store
