@@ -2,31 +2,33 @@
 
 from opframe_registry.components import (
     KINDS,
-    Adapted,
     Backbone,
-    Batch,
     Component,
     Dataset,
-    Fields,
-    Location,
     LossFunction,
-    Metadata,
     Objective,
     Optimizer,
-    Order,
-    Population,
-    Prediction,
-    Progress,
     Published,
     Sampler,
     Schedule,
-    Split,
-    Trajectories,
-    Window,
 )
 from opframe_registry.discovery import API, Catalog, Plugin, did_you_mean, discover
 from opframe_registry.errors import ConfigError, DataError, OpframeError, PluginError, RunError
 from opframe_registry.hooks import hookimpl
+from opframe_registry.values import (
+    Adapted,
+    Batch,
+    Fields,
+    Location,
+    Metadata,
+    Order,
+    Population,
+    Prediction,
+    Progress,
+    Split,
+    Trajectories,
+    Window,
+)
 
 __all__ = [
     "API",
