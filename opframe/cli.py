@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="the keys of a component")
     show.add_argument("name", help="a name from 'opframe list'")
     run.set_defaults(command=_run)
-    evaluate.set_defaults(command=_evaluate)
+    evaluate.set_defaults(command=_evaluate, nproc=1)
     check.set_defaults(command=_check)
     show.set_defaults(command=_show)
     commands.add_parser("list", help="all installed components").set_defaults(command=_list)
@@ -190,10 +190,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     experiment = _load(arguments, catalog)
     from opframe.job import Request, evaluate
 
-    words = ["opframe", "run", str(arguments.config), "--resume", *_overrides(arguments)]
-    request = Request(
-        experiment=experiment, catalog=catalog, resume=False, stop_at=None, how_to_continue=shlex.join(words)
-    )
+    how = _how_to_continue(arguments)
+    request = Request(experiment=experiment, catalog=catalog, resume=False, stop_at=None, how_to_continue=how)
     evaluate(request, Console())
     return 0
 

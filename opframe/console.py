@@ -63,16 +63,23 @@ class Preparation:
         self._bar: Bar | None = None
         self._what = ""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
     def __call__(self, what: str, done: int, total: int) -> None:
         """Report progress, as datasets do while they prepare."""
         if what != self._what:
-            self.close()
+            self._end()
             self._what, self._bar = what, Bar(self._console, f"preparing {what}", total).__enter__()
         if self._bar:
             self._bar.show(done)
 
-    def close(self) -> None:
-        """Take the last bar down."""
+    def _end(self) -> None:
         if self._bar:
             self._bar.__exit__(None, None, None)
         self._bar = None

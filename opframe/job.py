@@ -56,11 +56,8 @@ def run(request: Request, console: Console) -> Outcome:
 
 def prepare(experiment: Experiment, console: Console) -> None:
     """Let the datasets make what they need, with a bar for each. Raises DataError."""
-    preparation = Preparation(console)
-    try:
-        assembly.prepare_data(experiment, preparation)
-    finally:
-        preparation.close()
+    with Preparation(console) as progress:
+        assembly.prepare_data(experiment, progress)
 
 
 def _train_and_report(request: Request, folder: RunFolder, processes: Processes, console: Console) -> Outcome:

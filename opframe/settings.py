@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
@@ -129,6 +130,14 @@ class Evaluation:
     figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
 
 
+def check_labels(datasets: Sequence[Dataset]) -> None:
+    """Raises ValueError if two datasets have one name."""
+    titles = [dataset.title for dataset in datasets]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise ValueError(f"two datasets are called '{title}'; give each its own 'label'")
+
+
 @frozen(kw_only=True)
 class Experiment:
     """One experiment: what to train, on what, how, and where to keep it."""
@@ -150,7 +159,4 @@ class Experiment:
 
     @zero_shot.validator
     def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:
-        titles = [dataset.title for dataset in (*self.datasets, *value)]
-        for title in titles:
-            if titles.count(title) > 1:
-                raise ValueError(f"two datasets are called '{title}'; give each its own 'label'")
+        check_labels((*self.datasets, *value))

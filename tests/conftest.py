@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from opframe.data.remote.cache import RemoteCache
 from opframe_registry import Catalog, discover
+from remote_support import cache_in, use
+from servers import Bucket, FileServer
 from support import EXPERIMENT, waves, write_prepared
 
 
@@ -41,6 +44,31 @@ def experiment(tmp_path: Path) -> Path:
     path = tmp_path / "experiment.toml"
     path.write_text(EXPERIMENT)
     return path
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """A file server on this machine that can be told to fail."""
+    with FileServer() as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> RemoteCache:
+    """A cache of remote files that keeps their index alone."""
+    return cache_in(tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Bucket]:
+    with Bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(moto: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An S3 server on this machine that can be told to fail."""
+    return use(moto, monkeypatch)
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

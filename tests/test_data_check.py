@@ -28,7 +28,7 @@ __all__ = ["command"]
 
 def checked(path: Path, catalog: Catalog, *overrides: str, jobs: int = 1) -> dict[tuple[str, str], Audit]:
     selection = load_selection(path, catalog, overrides)
-    parts = [open_part(component, split, selection.cache) for component, split in splits(selection)]
+    parts = [open_part(component, split, selection) for component, split in splits(selection)]
     total = sum(part.trajectories.metadata.trajectories for part in parts)
     audits = audit(parts, jobs, Bar(Console(), "checking", total, shown=False))
     return {(found.part.title, found.part.split): found for found in audits}

@@ -72,7 +72,7 @@ def test_classes_stay_with_their_datasets() -> None:
     assert torch.equal(result.weight, torch.stack([old[1], fresh[1]]))
     assert result.how == "1 of 2 datasets known"
     unknown = attrs.evolve(target, datasets=("burgers", "darcy"))
-    assert SMALL.adapt("cls_head.4.weight", old, fresh, source, unknown) is None
+    assert SMALL.adapt("cls_head.4.weight", old, fresh, source, unknown, {}) is None
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -84,10 +84,10 @@ def test_more_modes_change_nothing_of_what_was_trained_and_fewer_keep_the_low_on
     z = torch.randn(2, *fields.grid, 8)
     for name, weight in narrow.state_dict().items():
         full = f"spectral_convs.0.{name}"
-        there = many.adapt(full, weight, wide.state_dict()[name].clone(), fields, fields)
+        there = many.adapt(full, weight, wide.state_dict()[name].clone(), fields, fields, {})
         assert there is not None
         assert there.how.startswith("modes 2")
-        back = few.adapt(full, there.weight, weight.clone().zero_(), fields, fields)
+        back = few.adapt(full, there.weight, weight.clone().zero_(), fields, fields, {})
         assert back is not None
         assert torch.equal(back.weight, weight)
         wide.get_parameter(name).data.copy_(there.weight)
@@ -102,12 +102,8 @@ def test_point_layers_of_a_plane_go_into_space_but_modes_and_other_widths_do_not
     assert torch.equal(first.weight.flatten(1)[:-1, :-1], old.flatten(1))
     assert torch.equal(first.weight.flatten(1)[:, -1], fresh.flatten(1)[:, -1])
     old, new = SMALL.build(plane).state_dict(), SMALL.build(space).state_dict()
-    assert (
-        SMALL.adapt(
-            "spectral_convs.0.weights1", *(state["spectral_convs.0.weights1"] for state in (old, new)), plane, space
-        )
-        is None
-    )
+    name = "spectral_convs.0.weights1"
+    assert SMALL.adapt(name, old[name], new[name], plane, space, old) is None
     wide = attrs.evolve(SMALL, width=16).build(plane).state_dict()
     narrow = SMALL.build(plane).state_dict()
     for name in (
@@ -117,7 +113,7 @@ def test_point_layers_of_a_plane_go_into_space_but_modes_and_other_widths_do_not
         "scale_feats.weight",
         "cls_head.4.weight",
     ):
-        assert SMALL.adapt(name, wide[name], narrow[name], plane, plane) is None, name
+        assert SMALL.adapt(name, wide[name], narrow[name], plane, plane, wide) is None, name
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -36,7 +36,7 @@ def packings(
     config: Path, catalog: Catalog, *overrides: str, resize: bool = False, gzip: bool = False
 ) -> list[Packing]:
     selection = load_selection(config, catalog, overrides)
-    parts = [open_part(component, split, selection.cache) for component, split in splits(selection)]
+    parts = [open_part(component, split, selection) for component, split in splits(selection)]
     grid = selection.data.grid if resize and selection.data else None
     return plan(parts, config.parent / "packed", grid, gzip)
 
@@ -60,6 +60,7 @@ def with_packed(config: Path, catalog: Catalog, made: Sequence[Packing]) -> Path
         ((), False, False),
         (("datasets.0.stride=2", "datasets.1.exclude=[1, 2]"), False, False),
         (("data.grid=[24, 32]",), True, False),
+        (("data.grid=[8, 8]", "data.resize=average"), True, False),
         ((), False, True),
     ],
 )
@@ -68,7 +69,7 @@ def test_packed_data_train_and_evaluate_the_same_to_the_last_bit(
 ) -> None:
     made = packings(experiment, catalog, *overrides, resize=resize, gzip=gzip)
     assert pack_all(made) == [True] * 4
-    grid = [override for override in overrides if override.startswith("data.grid")]
+    grid = [override for override in overrides if override.startswith("data.")]
     before = open_sources(load_experiment(experiment, catalog, overrides))
     after = open_sources(load_experiment(with_packed(experiment, catalog, made), catalog, grid))
     assert before.fields == after.fields
@@ -134,7 +135,7 @@ from opframe.data import packing
 from opframe.data.selection import load_selection, open_part, splits
 from opframe_registry import discover
 selection = load_selection(Path(sys.argv[1]), discover())
-parts = [open_part(component, split, selection.cache) for component, split in splits(selection)[:1]]
+parts = [open_part(component, split, selection) for component, split in splits(selection)[:1]]
 (made,) = packing.plan(parts, Path(sys.argv[2]), None, False)
 read = packing._read
 def slowly(*words):

@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,31 +25,8 @@ from opframe.data.remote.cache import RemoteCache
 from opframe.data.remote.file import GAP, PART
 from opframe.data.remote.hdf5 import RemoteHdf5
 from opframe_registry import DataError
-from remote_support import CHUNKS, MIB, RANDOM, SMOOTH, cache_in, hdf5, one, put, use
+from remote_support import CHUNKS, MIB, RANDOM, SMOOTH, cache_in, hdf5, one, put
 from servers import Bucket, FileServer
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer() as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> RemoteCache:
-    return cache_in(tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Bucket]:
-    with Bucket() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(moto: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return use(moto, monkeypatch)
-
 
 # Any selection
 

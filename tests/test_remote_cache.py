@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +15,8 @@ import pytest
 from opframe.data.remote.cache import RemoteCache
 from opframe.data.remote.hdf5 import RemoteHdf5
 from opframe.data.remote.store import Store
-from remote_support import CHUNKS, MIB, RANDOM, SMOOTH, cache_in, grouped, one, put, use
+from remote_support import CHUNKS, MIB, RANDOM, SMOOTH, cache_in, grouped, one, put
 from servers import Bucket, FileServer
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer() as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> RemoteCache:
-    return cache_in(tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Bucket]:
-    with Bucket() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(moto: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return use(moto, monkeypatch)
 
 
 def test_the_index_is_read_once_and_outlives_the_process(server: FileServer, tmp_path: Path) -> None:

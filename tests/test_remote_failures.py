@@ -6,7 +6,6 @@ import io
 import pickle
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -18,31 +17,8 @@ from opframe.data.remote.cache import RemoteCache
 from opframe.data.remote.hdf5 import RemoteHdf5
 from opframe.data.remote.retries import Retries
 from opframe_registry import DataError
-from remote_support import CHUNKS, MIB, SMOOTH, cache_in, one, put, use
+from remote_support import CHUNKS, MIB, SMOOTH, cache_in, one, put
 from servers import Bucket, FileServer
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer() as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> RemoteCache:
-    return cache_in(tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[Bucket]:
-    with Bucket() as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(moto: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return use(moto, monkeypatch)
-
 
 # Failures that pass
 

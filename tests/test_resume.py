@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -123,7 +124,10 @@ def test_no_space_while_saving_keeps_the_last_good_checkpoint(experiment: Path, 
     assert "step-00000008: cannot be written" in full.stderr
     assert "step-00000004, is untouched" in full.stderr
     assert "Traceback" not in full.stderr
-    assert [path.name for path in (experiment.parent / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    run = experiment.parent / "run"
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000004"]
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 8  # the journal comes first: a checkpoint never lacks the numbers of its step
     assert opframe("run", experiment, "--resume").returncode == 0
 
 

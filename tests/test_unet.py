@@ -121,7 +121,7 @@ def transferred(source: Fields, target: Fields) -> tuple[nn.Module, nn.Module, d
     old, state = trained.state_dict(), network.state_dict()
     how = {}
     for name, fresh in state.items():
-        adapted = settings.adapt(name, old[name], fresh.clone(), source, target)
+        adapted = settings.adapt(name, old[name], fresh.clone(), source, target, old)
         assert adapted is not None
         state[name], how[name] = adapted.weight, adapted.how
     network.load_state_dict(state)
@@ -167,9 +167,9 @@ def test_weights_of_another_width_or_number_of_axes_do_not_fit() -> None:
     old, new = settings.build(source).state_dict(), settings.build(target).state_dict()
     wide = UNet(width=8, levels=1).build(source).state_dict()
     for name in ("encoder.0.conv_0.conv.weight", "encoder.1.convs.conv_0.conv.weight", "upsampling.0.deconv.weight"):
-        assert settings.adapt(name, old[name], new[name], source, target) is None
-        assert settings.adapt(name, wide[name], old[name], source, source) is None
-    assert settings.adapt("head.weight", wide["head.weight"], old["head.weight"], source, source) is None
+        assert settings.adapt(name, old[name], new[name], source, target, old) is None
+        assert settings.adapt(name, wide[name], old[name], source, source, wide) is None
+    assert settings.adapt("head.weight", wide["head.weight"], old["head.weight"], source, source, wide) is None
 
 
 @pytest.mark.parametrize(

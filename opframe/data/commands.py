@@ -185,4 +185,4 @@ def _parts(arguments: argparse.Namespace, console: Console) -> tuple[list[Part],
     selection = load_selection(arguments.config, discover(), arguments.overrides)
     chosen = splits(selection, getattr(arguments, "only", ()))
     prepare(dict.fromkeys(component for component, _ in chosen), selection.cache, console)
-    return [open_part(component, split, selection.cache) for component, split in chosen], selection
+    return [open_part(component, split, selection) for component, split in chosen], selection

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import h5py
 import numpy as np
 
-from opframe.data.storage import explained, is_hdf5, is_local, local_path, open_hdf5
+from opframe.data.storage import dataset_names, explained, is_hdf5, is_local, local_path, open_hdf5
 from opframe_registry import DataError
 
 ARRAYS = 100
@@ -74,16 +73,9 @@ def _of_file(url: str) -> Shapes:
 
 
 def _of_hdf5(url: str) -> Shapes:
-    found: Shapes = {}
-
-    def visit(name: str, item: Any) -> bool | None:
-        if isinstance(item, h5py.Dataset) and item.shape is not None:
-            found[name] = item.shape
-        return True if len(found) >= ARRAYS else None
-
     with explained(url), open_hdf5(url) as file:
-        file.visititems(visit)
-    return found
+        shapes = {name: file[name].shape for name in dataset_names(file, ARRAYS)}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def _npy_shape(url: str) -> tuple[int, ...]:

@@ -18,12 +18,12 @@ from attrs import frozen
 from rich.console import Console
 
 from opframe.console import Bar
+from opframe.data.remote.retries import PASSING_STATUS
 from opframe.files import write_atomically
 from opframe_registry import DataError
 
 _PIECE = 2**20
 _TIMEOUT = 60.0
-_AGAIN = {408, 429, 500, 502, 503, 504}
 
 
 class Shown(Protocol):
@@ -148,7 +148,7 @@ def _receive(download: Download, shown: Shown) -> None:
         error.close()
         if error.code == 416 and have:  # nothing is missing, or the file has become shorter: begin again
             _begin_again(download)
-        elif error.code not in _AGAIN:
+        elif error.code not in PASSING_STATUS:
             raise _RefusedError(f"the server answers {error.code} {error.reason}") from error
         raise
     with answer:

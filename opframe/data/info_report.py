@@ -21,7 +21,7 @@ def show(component: Dataset, splits: Sequence[Split], selection: Selection, cons
     rows, problems = {}, []
     for split in splits:
         try:
-            rows[str(split)] = facts(open_part(component, split, selection.cache), selection.frames)
+            rows[str(split)] = facts(open_part(component, split, selection), selection.frames)
         except DataError as error:
             problems.append(f"{split}: {error}")
     table = Table.grid(padding=(0, 2), pad_edge=False)

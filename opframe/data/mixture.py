@@ -75,25 +75,26 @@ def without(metadata: Metadata, excluded: Sequence[int]) -> Metadata:
     return evolve(metadata, trajectories=count - len(left_out), parameters=parameters) if left_out else metadata
 
 
-def _check_excluded(title: str, excluded: tuple[int, ...], have: int) -> None:
-    """Raises DataError unless all of them are there, and others too."""
+def excluded_of(component: Dataset, split: Split, have: int) -> tuple[int, ...]:
+    """The trajectories that a split goes without, ascending: only training does, scores are of all test data.
+
+    Raises DataError unless all of them are there, and others too.
+    """
+    title, excluded = component.title, tuple(sorted(set(component.exclude))) if split == "train" else ()
     unknown = [number for number in excluded if number >= have]
     if unknown:
         raise DataError(f"{title}: exclude names trajectory {unknown[0]}, but they are numbered 0 to {have - 1}")
     if len(excluded) == have:
         raise DataError(f"{title}: exclude names all {have} trajectories; nothing is left to train on")
+    return excluded
 
 
 def open_source(
     component: Dataset, trajectories: Trajectories, history: int, frames: int, split: Split = "test"
 ) -> Source:
-    """Check that a dataset is long enough for the windows and the roll-out. Raises DataError.
-
-    Only training goes without the trajectories that the dataset excludes: scores are of all test data.
-    """
+    """Check that a dataset is long enough for the windows and the roll-out. Raises DataError."""
     metadata = thinned(trajectories.metadata, component.stride)
-    excluded = tuple(sorted(set(component.exclude))) if split == "train" else ()
-    _check_excluded(component.title, excluded, metadata.trajectories)
+    excluded = excluded_of(component, split, metadata.trajectories)
     if metadata.frames < history + frames:
         raise DataError(
             f"{component.title}: trajectories have {metadata.frames} frames, but a window takes {history + frames} "

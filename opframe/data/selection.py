@@ -11,10 +11,10 @@ from rich.console import Console
 
 from opframe.config import ProblemsError, make_converter
 from opframe.console import Preparation
-from opframe.data.mixture import Source
-from opframe.settings import Data
+from opframe.data.mixture import Source, excluded_of
+from opframe.settings import Data, Resize, check_labels
 from opframe.toml import load_tables
-from opframe_registry import Catalog, ConfigError, DataError, Dataset, Objective, Split, Trajectories, did_you_mean
+from opframe_registry import Catalog, ConfigError, Dataset, Objective, Split, Trajectories, did_you_mean
 
 _CACHE = Path("data")  # where `data.cache` points when a file has no [data]
 
@@ -30,10 +30,7 @@ class Selection:
 
     @zero_shot.validator
     def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:
-        titles = [dataset.title for dataset in (*self.datasets, *value)]
-        for title in titles:
-            if titles.count(title) > 1:
-                raise ValueError(f"two datasets are called '{title}'; give each its own 'label'")
+        check_labels((*self.datasets, *value))
 
     @property
     def cache(self) -> Path:
@@ -54,6 +51,7 @@ class Part:
     split: Split
     trajectories: Trajectories
     excluded: tuple[int, ...] = ()
+    resize: Resize = "bilinear"
 
     @property
     def title(self) -> str:
@@ -70,6 +68,7 @@ class Part:
             trajectories=self.trajectories,
             stride=component.stride,
             excluded=self.excluded,
+            resize=self.resize,
         )
 
 
@@ -103,21 +102,18 @@ def splits(selection: Selection, titles: Sequence[str] = ()) -> list[tuple[Datas
 
 def prepare(components: Iterable[Dataset], cache: Path, console: Console) -> None:
     """Let the datasets make what they need, with a bar for each. Raises DataError."""
-    preparation = Preparation(console)
-    try:
+    with Preparation(console) as progress:
         for component in components:
-            component.prepare(cache, preparation)
-    finally:
-        preparation.close()
+            component.prepare(cache, progress)
 
 
-def open_part(component: Dataset, split: Split, cache: Path) -> Part:
+def open_part(component: Dataset, split: Split, selection: Selection) -> Part:
     """Open one split. Raises DataError."""
-    trajectories = component.build(split, cache)
-    excluded = tuple(sorted(set(component.exclude))) if split == "train" else ()
-    have = trajectories.metadata.trajectories
-    if excluded and excluded[-1] >= have:
-        raise DataError(
-            f"{component.title}: exclude names trajectory {excluded[-1]}, but they are numbered 0 to {have - 1}"
-        )
-    return Part(component=component, split=split, trajectories=trajectories, excluded=excluded)
+    trajectories = component.build(split, selection.cache)
+    return Part(
+        component=component,
+        split=split,
+        trajectories=trajectories,
+        excluded=excluded_of(component, split, trajectories.metadata.trajectories),
+        resize=selection.data.resize if selection.data else "bilinear",
+    )

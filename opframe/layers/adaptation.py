@@ -68,7 +68,7 @@ def adapt_patch_transformer(
         return None
     rule = _RULES.get(name)
     if rule is None:
-        return Backbone.adapt(backbone, name, weight, fresh, source, target)
+        return Backbone.adapt(backbone, name, weight, fresh, source, target, weights)
     return rule(_Change(weight=weight, fresh=fresh, source=source, target=target, weights=weights))
 
 
@@ -92,8 +92,8 @@ def _first_convolution(change: _Change) -> Adapted | None:
     if _FIRST in change.weights:
         scale, _ = _times(change)
         weight = torch.cat([weight[:, :-1], weight[:, -1:] * scale], dim=1)
-    slots = _laid_over(fresh[:, :-coordinates], weight[:, :-coordinates])
-    places = _laid_over(fresh[:, -coordinates:], weight[:, -coordinates:])
+    slots = laid_over(fresh[:, :-coordinates], weight[:, :-coordinates])
+    places = laid_over(fresh[:, -coordinates:], weight[:, -coordinates:])
     return Adapted(weight=torch.cat([slots, places], dim=1), how=_words(change.channels, change.history))
 
 
@@ -105,7 +105,7 @@ def _first_bias(change: _Change) -> Adapted | None:
     if _FIRST in change.weights:
         _, shift = _times(change)
         weight = weight + shift * change.weights[_FIRST][:, -1].flatten(1).sum(1).to(weight)
-    return Adapted(weight=_laid_over(change.fresh, weight), how=_words(change.channels, change.history))
+    return Adapted(weight=laid_over(change.fresh, weight), how=_words(change.channels, change.history))
 
 
 def _times(change: _Change) -> tuple[float, float]:
@@ -126,7 +126,7 @@ def _second_convolution(change: _Change) -> Adapted | None:
     """(D, M, 1, 1)."""
     if len(change.weight) != len(change.fresh) or not _same_patch(change, 1):
         return None
-    return Adapted(weight=_laid_over(change.fresh, change.weight), how=change.channels)
+    return Adapted(weight=laid_over(change.fresh, change.weight), how=change.channels)
 
 
 def _same_patch(change: _Change, axis: int) -> bool:
@@ -171,7 +171,7 @@ def _moments(change: _Change) -> Adapted | None:
     if len(change.weight) != len(change.fresh):
         return None
     weight, fresh = (torch.unflatten(tensor, 1, (2, -1)) for tensor in (change.weight, change.fresh))
-    return Adapted(weight=_laid_over(fresh, weight).flatten(1), how=change.channels)
+    return Adapted(weight=laid_over(fresh, weight).flatten(1), how=change.channels)
 
 
 def _last_convolution(change: _Change) -> Adapted | None:
@@ -183,10 +183,10 @@ def _last_convolution(change: _Change) -> Adapted | None:
     old, new = len(weight), len(fresh)
     frames = weight[torch.arange(new, device=weight.device).clamp(max=old - 1)]
     horizon = "" if old == new else f"horizon of {old} to {new} frames"
-    return Adapted(weight=_laid_over(fresh, frames).flatten(0, 1), how=_words(change.channels, horizon))
+    return Adapted(weight=laid_over(fresh, frames).flatten(0, 1), how=_words(change.channels, horizon))
 
 
-def _laid_over(fresh: Tensor, weight: Tensor) -> Tensor:
+def laid_over(fresh: Tensor, weight: Tensor) -> Tensor:
     """The fresh tensor, with what both have by position from the trained one."""
     corner = tuple(slice(min(sizes)) for sizes in zip(weight.shape, fresh.shape, strict=True))
     result = fresh.clone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from attrs import field, frozen
@@ -109,12 +108,12 @@ class FNO(Backbone):
         fresh: Tensor,
         source: Fields,
         target: Fields,
-        weights: Mapping[str, Tensor] = MappingProxyType({}),
+        weights: Mapping[str, Tensor],
     ) -> Adapted | None:
         """Fit a weight to other channels, another history or horizon, other datasets, more or fewer modes."""
         from opframe_fno.adaptation import adapt_fno
 
-        return adapt_fno(self, name, weight, fresh, source, target)
+        return adapt_fno(self, name, weight, fresh, source, target, weights)
 
     @classmethod
     def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:

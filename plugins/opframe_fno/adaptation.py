@@ -10,16 +10,23 @@ channels inside the embedding, K kept modes of an axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from opframe.layers.adaptation import laid_over
 from opframe_registry import Adapted, Backbone, Fields
 
 
 def adapt_fno(
-    backbone: Backbone, name: str, weight: Tensor, fresh: Tensor, source: Fields, target: Fields
+    backbone: Backbone,
+    name: str,
+    weight: Tensor,
+    fresh: Tensor,
+    source: Fields,
+    target: Fields,
+    weights: Mapping[str, Tensor],
 ) -> Adapted | None:
     """What `Backbone.adapt` returns for an FNO."""
     if name.startswith("spectral_convs."):
@@ -27,7 +34,7 @@ def adapt_fno(
     if name == "patch_embed.proj.0.weight":
         return _first_layer(weight, fresh, source, target)
     if name == "patch_embed.proj.0.bias":
-        return Adapted(weight=_laid_over(fresh, weight), how=_inputs(source, target))
+        return Adapted(weight=laid_over(fresh, weight), how=_inputs(source, target))
     if name == "patch_embed.proj.2.weight":
         return _second_layer(weight, fresh, source, target)
     if name.startswith("fc2."):
@@ -36,7 +43,7 @@ def adapt_fno(
         return _moments(weight, fresh, source, target)
     if name.startswith("cls_head.4."):
         return _classes(weight, fresh, source, target)
-    return Backbone.adapt(backbone, name, weight, fresh, source, target)
+    return Backbone.adapt(backbone, name, weight, fresh, source, target, weights)
 
 
 def _spectral(signs: int, weight: Tensor, fresh: Tensor) -> Adapted | None:
@@ -60,8 +67,8 @@ def _first_layer(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) 
     frames = min(source.history, target.history)
     old = torch.unflatten(trained[:, :-old_axes], 1, (source.history, -1))[:, -frames:]
     new = torch.unflatten(result[:, :-new_axes], 1, (target.history, -1))
-    new[:, -frames:] = _laid_over(new[:, -frames:], old)
-    result[:, -new_axes:] = _laid_over(result[:, -new_axes:], trained[:, -old_axes:])
+    new[:, -frames:] = laid_over(new[:, -frames:], old)
+    result[:, -new_axes:] = laid_over(result[:, -new_axes:], trained[:, -old_axes:])
     return Adapted(weight=result.view_as(fresh), how=_inputs(source, target))
 
 
@@ -69,7 +76,7 @@ def _second_layer(weight: Tensor, fresh: Tensor, source: Fields, target: Fields)
     """(D, M, 1, …)."""
     if len(weight) != len(fresh):
         return None
-    merged = _laid_over(fresh.flatten(1), weight.flatten(1))
+    merged = laid_over(fresh.flatten(1), weight.flatten(1))
     return Adapted(weight=merged.view_as(fresh), how=_inputs(source, target))
 
 
@@ -81,14 +88,14 @@ def _last_layer(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -
         return None
     frames = old[torch.arange(target.horizon, device=old.device).clamp(max=source.horizon - 1)]
     horizon = _change("horizon of", source.horizon, target.horizon, "frames")
-    return Adapted(weight=_laid_over(new, frames).flatten(0, 1), how=_words(_channels(source, target), horizon))
+    return Adapted(weight=laid_over(new, frames).flatten(0, 1), how=_words(_channels(source, target), horizon))
 
 
 def _moments(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> Adapted | None:
     """(D, 2C): means, then standard deviations."""
     if len(weight) != len(fresh):
         return None
-    merged = _laid_over(torch.unflatten(fresh, 1, (2, -1)), torch.unflatten(weight, 1, (2, -1)))
+    merged = laid_over(torch.unflatten(fresh, 1, (2, -1)), torch.unflatten(weight, 1, (2, -1)))
     return Adapted(weight=merged.flatten(1), how=_channels(source, target))
 
 
@@ -97,20 +104,12 @@ def _classes(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> A
     if weight.shape[1:] != fresh.shape[1:]:
         return None
     if source.datasets == target.datasets or not (source.datasets and target.datasets):
-        return Adapted(weight=_laid_over(fresh, weight), how=_change("", len(weight), len(fresh), "classes"))
+        return Adapted(weight=laid_over(fresh, weight), how=_change("", len(weight), len(fresh), "classes"))
     known = [name for name in target.datasets if name in source.datasets]
     result = fresh.clone()
     for name in known:
         result[target.datasets.index(name)] = weight[source.datasets.index(name)]
     return Adapted(weight=result, how=f"{len(known)} of {len(target.datasets)} datasets known") if known else None
-
-
-def _laid_over(fresh: Tensor, weight: Tensor) -> Tensor:
-    """The fresh tensor, with what both have by position from the trained one."""
-    both = tuple(slice(min(sizes)) for sizes in zip(weight.shape, fresh.shape, strict=True))
-    result = fresh.clone()
-    result[both] = weight[both]
-    return result
 
 
 def _inputs(source: Fields, target: Fields) -> str:

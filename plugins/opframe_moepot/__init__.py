@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from attrs import field, frozen
@@ -144,7 +143,7 @@ class MoEPOT(Backbone):
         fresh: Tensor,
         source: Fields,
         target: Fields,
-        weights: Mapping[str, Tensor] = MappingProxyType({}),
+        weights: Mapping[str, Tensor],
     ) -> Adapted | None:
         """Fit a weight to another grid, other channels, another history or horizon; 2-D blocks to 3-D.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from attrs import field, frozen
@@ -90,7 +89,7 @@ class UNet(Backbone):
         fresh: Tensor,
         source: Fields,
         target: Fields,
-        weights: Mapping[str, Tensor] = MappingProxyType({}),
+        weights: Mapping[str, Tensor],
     ) -> Adapted | None:
         """Fit the first and the last convolution to other channels, history and horizon.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
@@ -125,7 +124,7 @@ class Backbone(Component):
         fresh: Tensor,
         source: Fields,
         target: Fields,
-        weights: Mapping[str, Tensor] = MappingProxyType({}),
+        weights: Mapping[str, Tensor],
     ) -> Adapted | None:
         """Make a weight of a trained network fit this one.
 

@@ -19,7 +19,8 @@ _log = logging.getLogger(__name__)
 _jitter = random.SystemRandom()  # the global generator belongs to the experiment
 _Answer = TypeVar("_Answer")
 
-_PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+"""HTTP statuses of a server that may answer soon."""
 # By name, as each is of a package that may not be installed: aiohttp, botocore, httpx, requests, urllib3.
 _PASSING = {
     "ConnectionError", "TimeoutError", "Timeout",
@@ -56,7 +57,7 @@ def passes(error: BaseException) -> bool:
     """Whether a failure may be over soon: an overloaded server, a lost connection, too long a wait."""
     status = status_of(error)
     if status is not None:
-        return status in _PASSING_STATUS
+        return status in PASSING_STATUS
     return any(kind.__name__ in _PASSING for cause in _causes(error) for kind in type(cause).__mro__)
 
 
