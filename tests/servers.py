@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 class FileServer:
     """Files over HTTP with ranges of bytes, ETag and modification time, each of which can be switched off.
+
+    `listings`: folders are answered with a page of links to what they hold.
 
     `faults` are what goes wrong with the next GET requests: a status, "drop" (no answer), "truncate" (the connection is
     lost within the body), "short" (a well-formed answer with fewer bytes), "shifted" (other bytes) or "stall".
@@ -28,6 +31,7 @@ class FileServer:
         self.etag: dict[str, str] = {}
         self.modified: dict[str, str] = {}
         self.etags = self.times = self.ranges = True
+        self.listings = False
         self.delay = 0.0
         self.busy_until = 0.0  # of time.monotonic(); everything is answered with 503 before
         self.faults: list[int | str] = []
@@ -62,6 +66,20 @@ class FileServer:
     def url(self, name: str, user: str = "") -> str:
         """Where a file is."""
         return f"http://{user}127.0.0.1:{self._server.server_address[1]}/{name}"
+
+    def put(self, folder: Path, name: str) -> str:
+        """Put the files of a folder there; the URL of the folder."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.serve(f"{name}/{path.relative_to(folder)}", path.read_bytes())
+        return self.url(name)
+
+    def listing(self, path: str) -> bytes | None:
+        """A page of links to what a folder holds."""
+        start = f"{path.rstrip('/')}/"
+        inside = [name.removeprefix(start).partition("/") for name in self.files if name.startswith(start)]
+        links = "".join(f'<a href="{start}{name}{slash}">{name}</a>\n' for name, slash, _ in dict.fromkeys(inside))
+        return links.encode() if links and self.listings else None
 
     def next_fault(self, method: str) -> int | str | None:
         with self._lock:
@@ -117,6 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(503)
             elif isinstance(fault, int):
                 self._refuse(fault)
+            elif content is None and (page := state.listing(path)):
+                self._show(method, page)
             elif content is None:
                 self._refuse(404)
             elif fault == "drop":
@@ -125,6 +145,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(method, path, content, fault)
         finally:
             state.ended()
+
+    def _show(self, method: str, page: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if method == "GET":
+            self.wfile.write(page)
 
     def _refuse(self, status: int) -> None:
         self.send_response(status)

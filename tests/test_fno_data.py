@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-import sys
+import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 
+from opframe.data.contents import gather
 from opframe.data.mixture import open_source, read_frames
 from opframe_registry import Catalog, DataError, Dataset, Fields, Trajectories
 
@@ -195,8 +198,98 @@ def test_a_truncated_file_gives_a_message_and_no_data(
         opened(catalog, short).read(2, 0, 4)
 
 
-def test_without_scipy_the_old_format_says_how_to_get_it(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(DataError, match=r'take scipy, which is not installed; pip install "opframe\[mat\]"'):
-        opened(catalog, OLD)
-    assert opened(catalog, NEW).read(0, 0, 1).shape == (1, 1, 16, 12)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_old_format_is_mapped_from_a_file_and_not_read_whole(
+    catalog: Catalog, tmp_path: Path, compressed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    u = np.arange(8 * 64 * 64 * 16, dtype="f4").reshape(8, 64, 64, 16)
+    path = tmp_path / f"ns_{compressed}.mat"
+    savemat(path, {"u": u, "t": np.arange(1.0, 17)}, do_compression=compressed)
+    trajectories = opened(catalog, path)
+    copies = [pickle.loads(pickle.dumps(trajectories)) for _ in range(3)]
+    for one in (trajectories, *copies):
+        assert np.array_equal(one.read(5, 3, 7)[:, 0], np.moveaxis(u[5, ..., 3:7], -1, 0))
+    mapped = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines())
+    maps = {file for file in mapped if Path(file).name.startswith(path.stem)}
+    assert len(maps) == 1  # all of them share one
+    assert (str(path) in maps) is not compressed
+    assert caplog.text.count("is written once to") == compressed
+    assert all(name in caplog.text for name in maps) or not compressed
+
+
+def test_a_changed_file_of_the_old_format_is_unpacked_again(catalog: Catalog, tmp_path: Path) -> None:
+    noise, sizes = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 4), dtype="u1"), set()
+    for u in (noise, noise[::-1]):
+        savemat(tmp_path / "ns.mat", {"u": u}, do_compression=True)
+        sizes.add((tmp_path / "ns.mat").stat().st_size)
+        assert_windows(opened(catalog, tmp_path / "ns.mat"), np.moveaxis(u, -1, 1).astype("f4"))
+    assert len(sizes) == 1
+
+
+def test_threads_unpack_a_file_once(catalog: Catalog, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    u = np.random.default_rng(0).normal(size=(64, 32, 32, 4)).astype("f4")
+    savemat(tmp_path / "ns.mat", {"u": u}, do_compression=True)
+    trajectories = opened(catalog, tmp_path / "ns.mat")
+
+    def read(_: int) -> bool:
+        window = pickle.loads(pickle.dumps(trajectories)).read(1, 0, 4)
+        return np.array_equal(window[:, 0], np.moveaxis(u[1], -1, 0))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(16)))
+    assert caplog.text.count("is written once to") == 1
+    assert not list(Path(os.environ["OPFRAME_CACHE"]).glob("matlab/*.[0-9]*"))
+
+
+def test_a_folder_without_room_is_named_with_the_way_out(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OPFRAME_CACHE", str(tmp_path / "file"))
+    savemat(tmp_path / "ns.mat", fields(), do_compression=True)
+    with pytest.raises(DataError, match=r"ns\.mat: 'u' cannot be written to .*let OPFRAME_CACHE name a folder"):
+        opened(catalog, tmp_path / "ns.mat").read(0, 0, 1)
+
+
+def test_numbers_of_other_types_and_what_is_no_array_do_not_disturb(catalog: Catalog, tmp_path: Path) -> None:
+    around = {"words": "as text", "cells": np.array([[1, 2]], dtype=object), "z": np.array([1j]), "one": np.int8(3)}
+    for kind in ("f8", "i2", "u1"):
+        u = (np.arange(2 * 3 * 5 * 4) % 200).reshape(2, 3, 5, 4).astype(kind)
+        savemat(tmp_path / f"{kind}.mat", {**around, "u": u, "flow": {"u": 1.0}}, do_compression=kind == "i2")
+        trajectories = opened(catalog, tmp_path / f"{kind}.mat")
+        assert_windows(trajectories, np.moveaxis(u, -1, 1).astype("f4"))
+        assert trajectories.metadata.time_step is None
+    assert gather(str(tmp_path / "u1.mat")) == {"one": (1, 1), "u": (2, 3, 5, 4)}
+
+
+def test_files_of_machines_with_the_other_order_of_bytes_are_read(catalog: Catalog, tmp_path: Path) -> None:
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    u = fields()["u"]
+    numbers = u.astype(">f4").tobytes(order="F")
+    parts = element(6, struct.pack(">II", 7, 0)) + element(5, struct.pack(">4i", *u.shape)) + element(1, b"u")
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI"
+    (tmp_path / "big.mat").write_bytes(head + element(14, parts + element(7, numbers)))
+    assert_windows(opened(catalog, tmp_path / "big.mat"), np.moveaxis(u, -1, 1))
+
+
+def test_damage_within_a_compressed_array_is_an_error_and_leaves_nothing_behind(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    u = np.random.default_rng(0).normal(size=(3, 33, 31, 3)).astype("f4")  # an odd number: four bytes fill it up
+    savemat(tmp_path / "ns.mat", {"u": u}, do_compression=True)
+    content = bytearray((tmp_path / "ns.mat").read_bytes())
+    for place in (len(content) // 2, len(content) - 1):
+        damaged = content.copy()
+        damaged[place] ^= 1
+        (tmp_path / f"ns_{place}.mat").write_bytes(damaged)
+        for _ in range(2):
+            with pytest.raises(DataError, match=rf"ns_{place}\.mat: cannot be read as a MATLAB file"):
+                opened(catalog, tmp_path / f"ns_{place}.mat").read(0, 0, 1)
+
+
+def test_the_oldest_format_is_refused_with_what_to_do(catalog: Catalog, tmp_path: Path) -> None:
+    savemat(tmp_path / "four.mat", {"u": np.zeros((3, 4))}, format="4")
+    with pytest.raises(DataError, match=r"four\.mat: .*MATLAB's save -v7\.3 writes one that can be read"):
+        opened(catalog, tmp_path / "four.mat")

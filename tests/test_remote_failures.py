@@ -177,7 +177,7 @@ def test_processes_do_not_read_different_versions(server: FileServer, cache: Rem
     sent = pickle.dumps(file)
     server.serve("file.h5", one(SMOOTH + 1))
     with pytest.raises(DataError, match="the file has changed"):
-        pickle.loads(sent).array("data")
+        pickle.loads(sent).array("data")[0]
 
 
 def test_a_stale_listing_does_not_make_a_file_look_changed(bucket: Bucket, cache: RemoteCache) -> None:

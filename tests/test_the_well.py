@@ -230,7 +230,9 @@ def test_files_with_other_fields_than_the_first_are_named(catalog: Catalog, tmp_
 def test_the_layout_is_recognised(catalog: Catalog) -> None:
     recognise = catalog.get(Dataset, "the_well").recognise
     path = PUBLISHED / "data" / "train" / "ns_kolmogorov_uv.hdf5"
-    assert recognise(str(path), shapes(path)) == {"url": str(path)}
+    assert recognise(str(path), shapes(path)) == {"url": str(PUBLISHED)}
+    assert recognise("mine.hdf5", shapes(path)) == {"url": "mine.hdf5"}
+    assert recognise("https://host/train/a.hdf5", shapes(path)) == {"url": "https://host/train/a.hdf5"}
     folder = {f"data/train/{path.name}:{inside}": shape for inside, shape in shapes(path).items()}
     assert recognise(str(PUBLISHED), folder) == {"url": str(PUBLISHED)}
     assert recognise("other.h5", {"data": (4, 8, 8, 5, 1)}) is None

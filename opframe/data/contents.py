@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
-import numpy as np
+import h5py
 
-from opframe.data.storage import dataset_names, explained, is_hdf5, is_local, local_path, open_hdf5
+from opframe.data.mat_store import MatStore
+from opframe.data.remote.retries import redacted
+from opframe.data.storage import dataset_names, each, explained, is_hdf5, is_local, local_path, tried_again
+from opframe.data.stores import Stores
 from opframe_registry import DataError
+
+_Answer = TypeVar("_Answer")
 
 ARRAYS = 100
 """Arrays of one file that are looked at."""
+ARRAYS_AFAR = 24
+"""Arrays of a remote file that are looked at: each may be a request."""
 FILES = 24
 """Files of a folder that are looked at, at most so many from each folder in it as `_ALIKE` says."""
 _ALIKE = 3
@@ -26,23 +33,39 @@ Shapes = dict[str, tuple[int, ...]]
 
 def gather(url: str) -> Shapes:
     """Shapes by path inside a file, or by `file:path` in a folder. Raises DataError if nothing is there."""
+    if not is_local(url) and url.lower().endswith(_SUFFIXES):
+        return _of_file(url)  # without looking for a folder, which HTTP servers answer with the whole file
     with explained(url):
         filesystem, path = fsspec.core.url_to_fs(url)
-        if not filesystem.exists(path):
-            raise FileNotFoundError(path)
-        folder = filesystem.isdir(path)
-        names = {entry.rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False)} if folder else set()
-    if not folder:
-        return _of_file(url)
-    if names & _ZARR:
-        return _of_zarr(url)
-    found: Shapes = {}
-    for file in _files(filesystem, path):
-        inside = _of_zarr if file.endswith(".zarr") else _of_file
-        found |= {f"{file}:{name}": shape for name, shape in inside(f"{url.rstrip('/')}/{file}").items()}
+        path = path.rstrip("/")
+        names = _names(url, filesystem, path)
+        if names is None:
+            return _of_file(url)
+        if names & _ZARR:
+            return _of_zarr(url)
+        files = _asked(url, lambda: list(_files(filesystem, path)))
+    several = each(_of_zarr_or_file, [f"{url.rstrip('/')}/{file}" for file in files])
+    found = {f"{file}:{name}": shape for file, one in zip(files, several, strict=True) for name, shape in one.items()}
     if not found:
-        raise DataError(f"{url}: holds no HDF5, NetCDF 4, MATLAB, NumPy (.npy) or Zarr files")
+        raise DataError(f"{redacted(url)}: holds no HDF5, NetCDF 4, MATLAB, NumPy (.npy) or Zarr files")
     return found
+
+
+def _names(url: str, filesystem: Any, path: str) -> set[str] | None:
+    """The names in a folder; None: it is a file. Raises DataError where there is neither."""
+    if is_local(url) and not filesystem.exists(path):
+        raise FileNotFoundError(path)
+    try:
+        entries: list[str] = _asked(url, lambda: filesystem.ls(path, detail=False))
+    except DataError as error:
+        hint = "; an HTTP server may list no folders: give the URL of a file" if path.startswith("http") else ""
+        raise DataError(f"{error}{hint}") from None
+    file = not entries if path.startswith("http") else entries == [path]
+    return None if file else {entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries}
+
+
+def _asked(url: str, question: Callable[[], _Answer]) -> _Answer:
+    return question() if is_local(url) else tried_again(url, question)
 
 
 def _files(filesystem: Any, path: str) -> Iterator[str]:
@@ -61,35 +84,26 @@ def _files(filesystem: Any, path: str) -> Iterator[str]:
                 return
 
 
+def _of_zarr_or_file(url: str) -> Shapes:
+    return _of_zarr(url) if url.endswith(".zarr") else _of_file(url)
+
+
 def _of_file(url: str) -> Shapes:
+    stores = Stores()
     suffix = Path(url).suffix.lower()
     if suffix == ".npy":
-        return {"": _npy_shape(url)}
-    if suffix == ".mat" and not is_hdf5(url):
-        return _of_matlab(url)
-    if not is_hdf5(url):
-        raise DataError(f"{url}: not HDF5, NetCDF 4, MATLAB, NumPy (.npy) or zarr, which is what can be read")
-    return _of_hdf5(url)
+        return {"": tuple(stores.array(url, "").shape)}
+    if is_hdf5(url, stores.versions):
+        limit = ARRAYS if is_local(url) else ARRAYS_AFAR
+        return stores.ask(url, lambda _, file: _of_hdf5(file, limit), "contents")
+    if suffix == ".mat":
+        return MatStore(url, stores.versions).shapes
+    raise DataError(f"{redacted(url)}: not HDF5, NetCDF 4, MATLAB, NumPy (.npy) or zarr, which is what can be read")
 
 
-def _of_hdf5(url: str) -> Shapes:
-    with explained(url), open_hdf5(url) as file:
-        shapes = {name: file[name].shape for name in dataset_names(file, ARRAYS)}
+def _of_hdf5(file: h5py.File, limit: int) -> Shapes:
+    shapes = {name: file[name].shape for name in dataset_names(file, limit)}
     return {name: shape for name, shape in shapes.items() if shape is not None}
-
-
-def _npy_shape(url: str) -> tuple[int, ...]:
-    with explained(url), fsspec.open(url, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return tuple(int(length) for length in read(file)[0])
-
-
-def _of_matlab(url: str) -> Shapes:
-    from scipy.io import whosmat
-
-    with explained(url), fsspec.open(url, "rb") as file:
-        return {name: tuple(shape) for name, shape, _ in whosmat(file)}
 
 
 def _of_zarr(url: str) -> Shapes:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from attrs import frozen
+from attrs import evolve, frozen
 
 from opframe.config import Problem, ProblemsError, make_converter, structure_table
 from opframe.data.selection import Part
 from opframe.describe import summary
 from opframe_registry import Catalog, DataError, Dataset, Metadata
 
+_KEPT = 10  # one of so many trajectories is kept for the test, if the files do not say which are
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -112,7 +113,10 @@ def toml(tables: Sequence[Mapping[str, Any]], key: str = "datasets") -> str:
 
 
 def recognise(url: str, contents: Mapping[str, tuple[int, ...]], catalog: Catalog) -> list[Recognised]:
-    """The installed components that read what lies there. Raises DataError where a plugin's settings are wrong."""
+    """The installed components that read what lies there. Raises DataError where a plugin's settings are wrong.
+
+    Where training and test data are not in files of their own, a tenth of the trajectories is kept for the test.
+    """
     converter = make_converter(catalog)
     found = []
     for plugin, item in catalog.offers(Dataset):
@@ -125,8 +129,25 @@ def recognise(url: str, contents: Mapping[str, tuple[int, ...]], catalog: Catalo
             component: Dataset = structure_table(converter, item, dict(settings))
         except ProblemsError as error:
             raise DataError(f"plugin {plugin.name} recognises {url} with {_problems(error.problems)}") from None
-        found.append(Recognised(component=component, settings=settings))
+        divided = _divided(component)
+        chosen = {} if divided.test == component.test else {"test": divided.test}
+        found.append(Recognised(component=divided, settings={**settings, **chosen}))
     return found
+
+
+def _divided(component: Dataset) -> Dataset:
+    """The component as it is if it can be trained on, else with some trajectories kept for the test if that helps."""
+    try:
+        component.build("train", Path())
+    except DataError:
+        try:
+            have = component.build("test", Path()).metadata.trajectories
+            divided = evolve(component, test=max(have // _KEPT, 1))
+            divided.build("train", Path())
+        except DataError:  # damaged, or not all there: said when it is opened
+            return component
+        return divided
+    return component
 
 
 def own_arrays(url: str, contents: Mapping[str, tuple[int, ...]]) -> str:

@@ -7,22 +7,28 @@ costs more than reading the whole trajectory.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol, cast
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-import fsspec
 import h5py
 import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
-from opframe.data.remote.cache import RemoteCache
+from opframe.data.mat_store import MatStore
+from opframe.data.remote.cache import remote_cache
+from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.hdf5 import RemoteHdf5
-from opframe.data.storage import explained, find_dataset, is_hdf5, is_local, local_path, open_hdf5
-from opframe_registry import DataError, did_you_mean
+from opframe.data.remote.npy import RemoteNpy
+from opframe.data.remote.retries import redacted
+from opframe.data.storage import Versions, explained, find_dataset, is_hdf5, is_local, local_path, open_bytes
+from opframe.data.zarr_store import ZarrStore
+from opframe_registry import DataError
+
+_Answer = TypeVar("_Answer")
+
+_MAPS = 1024  # arrays of one file that are kept in mind
 
 
 class Array(Protocol):
@@ -52,20 +58,27 @@ class Hdf5Store:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._file = open_hdf5(url)
+        with explained(url):
+            self._file = h5py.File(local_path(url), "r")
         self._bytes: NDArray[np.uint8] | None = None
+        self._maps: dict[str, Array] = {}  # to find an array takes longer than to read a small window of it
 
     def array(self, path: str) -> Array:
+        if path in self._maps:
+            return self._maps[path]
         found = find_dataset(self._url, self._file, path)
         offset = found.id.get_offset()
         if offset is None or found.dtype.hasobject:
-            array: Array = found
+            array: Array = found  # not kept: as long as it is open, HDF5 keeps megabytes of what it has decoded
             return array
-        return self._mapped(found, offset)
+        while len(self._maps) >= _MAPS:
+            del self._maps[next(iter(self._maps))]
+        self._maps[path] = self._mapped(found, offset)
+        return self._maps[path]
 
     def _mapped(self, found: h5py.Dataset, offset: int) -> Array:
         if self._bytes is None:
-            self._bytes = np.memmap(local_path(self._url), dtype=np.uint8, mode="r")
+            self._bytes = np.memmap(local_path(self._url), dtype=np.uint8, mode="r").view(np.ndarray)
         piece = self._bytes[offset : offset + found.nbytes]
         if len(piece) < found.nbytes:
             raise DataError(f"{self._url}: shorter than its header says; truncated?")
@@ -73,149 +86,117 @@ class Hdf5Store:
         return array
 
     def close(self) -> None:
-        self._bytes = None
+        self._maps, self._bytes = {}, None
         self._file.close()
 
 
 class FolderStore:
-    """A folder of NumPy files, or one such file under the path ''. Local ones are memory maps."""
+    """A folder of NumPy files, or one such file under the path ''.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    Local ones are memory maps; of remote ones the header is read, and then what is asked for.
+    """
 
-    def array(self, path: str) -> Array:
-        url = f"{self._url}/{path}" if path else self._url
-        with explained(url):
-            if is_local(url):
-                mapped: Array = np.load(local_path(url), mmap_mode="r", allow_pickle=False)
-                return mapped
-            with fsspec.open(url, "rb") as file:
-                loaded: Array = np.load(file, allow_pickle=False)
-                return loaded
-
-    def close(self) -> None:
-        """Nothing is kept open but the arrays."""
-
-
-class MatStore:
-    """A MATLAB file of the format before 7.3, which is read whole. Those of 7.3 are HDF5, with axes reversed."""
-
-    def __init__(self, url: str) -> None:
-        from scipy.io import loadmat
-
-        with explained(url), fsspec.open(url, "rb") as file:
-            self._arrays: dict[str, Any] = loadmat(file)
-        self._url = url
+    def __init__(self, url: str, versions: Versions) -> None:
+        self._url, self._versions = url, versions
+        self._arrays: dict[str, Array] = {}
 
     def array(self, path: str) -> Array:
         if path not in self._arrays:
-            names = [name for name in self._arrays if not name.startswith("__")]
-            raise DataError(f"{self._url}: has no array '{path}'{did_you_mean(path, names)}; found: {', '.join(names)}")
-        found: Array = self._arrays[path]
-        return found
+            self._arrays[path] = self._open(f"{self._url}/{path}" if path else self._url)
+        return self._arrays[path]
+
+    def _open(self, url: str) -> Array:
+        if not is_local(url):
+            return RemoteNpy(RemoteFile(url, remote_cache(), self._versions))
+        with explained(url):
+            mapped: Array = np.load(local_path(url), mmap_mode="r", allow_pickle=False)
+            return mapped
 
     def close(self) -> None:
         self._arrays = {}
 
 
-class ZarrStore:
-    """A Zarr group, or one array under the path ''. Remote ones are read through fsspec, chunk by chunk."""
+def open_store(url: str, versions: Versions) -> Store:
+    """Open a file by its kind: MATLAB, NumPy, a folder of NumPy files, Zarr, or else HDF5. Raises DataError.
 
-    def __init__(self, url: str) -> None:
-        try:
-            import zarr
-        except ImportError as error:
-            raise DataError(f"{url}: Zarr is read by the package zarr; pip install 'opframe[zarr]'") from error
-        self._url = url
-        self._arrays: dict[str, Array] = {}  # what an array is like is read once, not for every window
-        try:
-            place = local_path(url) if is_local(url) else zarr.storage.FsspecStore.from_url(url, read_only=True)
-            self._root = zarr.open(place, mode="r")
-        except FileNotFoundError as error:
-            raise DataError(f"{url}: no Zarr array or group is there") from error
-        except (ImportError, ValueError, OSError) as error:
-            raise DataError(f"{url}: cannot be read as Zarr ({error})") from error
-
-    def array(self, path: str) -> Array:
-        if path not in self._arrays:
-            self._arrays[path] = self._find(path)
-        return self._arrays[path]
-
-    def _find(self, path: str) -> Array:
-        import zarr
-
-        if isinstance(self._root, zarr.Group):
-            found = self._root.get(path) if path else None
-        else:
-            found = None if path else self._root
-        if not isinstance(found, zarr.Array):
-            raise DataError(f"{self._url}: has no array '{path}'; found: {self._contents()}")
-        return cast(Array, found)
-
-    def _contents(self) -> str:
-        import zarr
-
-        if not isinstance(self._root, zarr.Group):
-            return "one array, to be read without a path"
-        members = self._root.members(max_depth=None)
-        return ", ".join(sorted(name for name, item in members if isinstance(item, zarr.Array))) or "nothing"
-
-    def close(self) -> None:
-        """Chunks are opened one at a time, as they are read."""
-
-
-def open_store(url: str) -> Store:
-    """Open a file by its kind: MATLAB, NumPy, a folder of NumPy files, Zarr, or else HDF5. Raises DataError."""
+    Of a remote file it is the version that `versions` names; one that is not yet there is added.
+    """
     suffix = url.rstrip("/").rsplit(".", 1)[-1].lower()
     if suffix == "zarr":
         return ZarrStore(url)
     if suffix == "npy" or "." not in url.rsplit("/", 1)[-1]:
-        return FolderStore(url)
-    if suffix == "mat" and not is_hdf5(url):
-        return MatStore(url)
-    return Hdf5Store(url) if is_local(url) else RemoteHdf5(url, remote_cache())
-
-
-@cache
-def remote_cache() -> RemoteCache:
-    """What this process keeps of remote files, below OPFRAME_CACHE or ~/.cache/opframe; connections are shared."""
-    return RemoteCache(folder=Path(os.environ.get("OPFRAME_CACHE", "~/.cache/opframe")).expanduser() / "remote")
+        return FolderStore(url, versions)
+    if suffix == "mat" and not is_hdf5(url, versions):
+        return MatStore(url, versions)
+    return Hdf5Store(url) if is_local(url) else RemoteHdf5(url, remote_cache(), versions)
 
 
 @define
 class Stores:
-    """Opened stores; when there are too many, the least recently used one is closed. A pickle leaves them behind."""
+    """Opened stores; when there are too many, the least recently used one is closed. A pickle leaves them behind.
+
+    All that is read of a remote file is of the version that was opened first, also after a pickle: what was learnt of
+    a file when its reader was built holds for the windows that are read later.
+    """
 
     limit: int = 64
+    versions: Versions = field(factory=dict, init=False, repr=False, eq=False)
     _open: dict[str, Store] = field(factory=dict, init=False, repr=False, eq=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False, repr=False, eq=False)
 
-    def __getstate__(self) -> tuple[int]:
+    def __getstate__(self) -> tuple[int, Versions]:
         """Open handles do not survive a change of process."""
-        return (self.limit,)
+        return (self.limit, self.versions)
 
-    def __setstate__(self, state: tuple[int]) -> None:
-        (self.limit,) = state
-        self._open = {}
+    def __setstate__(self, state: tuple[int, Versions]) -> None:
+        self.limit, self.versions = state
+        self._open, self._lock = {}, threading.Lock()
 
     def array(self, url: str, path: str) -> Array:
         """An array of a file. Raises DataError."""
-        return self._store(url).array(path)
+        return self.store(url).array(path)
 
     def read(self, url: str, wanted: Sequence[tuple[str, tuple[int | slice, ...]]]) -> list[NDArray[Any]]:
         """Parts of arrays of one file, each a path and what stands in the brackets. Raises DataError.
 
         Those of a remote file are fetched at the same time.
         """
-        store = self._store(url)
+        store = self.store(url)
         if isinstance(store, RemoteHdf5):
             return store.read(wanted)
         return [store.array(path)[index] for path, index in wanted]
 
-    def _store(self, url: str) -> Store:
-        store = self._open.pop(url, None)
-        if store is None:
+    def ask(self, url: str, question: Callable[[str, h5py.File], _Answer], name: str) -> _Answer:
+        """What a question to an HDF5 file gives; it gets the URL without credentials and the file. Raises DataError.
+
+        Of a remote file it may be asked several times over, and what HDF5 reads for it is kept on disk under a name:
+        one that reads headers and small arrays costs a handful of requests the first time, and one later.
+        """
+        title = redacted(url)
+        with explained(url):
+            if is_local(url):  # closed again: an open file must not be there when a process forks
+                with h5py.File(local_path(url), "r") as file:
+                    return question(title, file)
+            store = self._kept(url, lambda: RemoteHdf5(url, remote_cache(), self.versions))
+            if not isinstance(store, RemoteHdf5):
+                raise DataError(f"{title}: is not an HDF5 file")
+            return store.ask(lambda file: question(title, file), name)
+
+    def content(self, url: str) -> bytes:
+        """All bytes of a small file. Raises DataError."""
+        with explained(url), open_bytes(url, self.versions) as file:
+            return file.read()
+
+    def store(self, url: str) -> Store:
+        """An opened file or folder. Raises DataError."""
+        return self._kept(url, lambda: open_store(url, self.versions))
+
+    def _kept(self, url: str, opened: Callable[[], Store]) -> Store:
+        with self._lock:
+            store = self._open.pop(url, None)
+        store = opened() if store is None else store  # without the lock, as it may wait for a server
+        with self._lock:
             while len(self._open) >= self.limit:
                 self._open.pop(next(iter(self._open))).close()
-            store = open_store(url)
-        self._open[url] = store
+            self._open[url] = store
         return store

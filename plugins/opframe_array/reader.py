@@ -8,8 +8,8 @@ import numpy as np
 
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.data.splits import chosen, share
-from opframe.data.storage import find_files
-from opframe.data.stores import open_store
+from opframe.data.storage import each, find_files
+from opframe.data.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
@@ -22,8 +22,10 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
     axes = letters(component.axes)
     url = component.url.replace("{split}", split)
     files = _files(component, url) if "*" in url else [url]
-    lengths = _lengths(component, files[0], axes)
-    counts = [_lengths(component, file, axes)["n"] for file in files] if "n" in axes else [1] * len(files)
+    stores = Stores()
+    lengths = _lengths(component, stores, files[0], axes)
+    several = each(lambda file: _lengths(component, stores, file, axes), files if "n" in axes else ())
+    counts = [one["n"] for one in several] or [1] * len(files)
     part = share(component, split, url, sum(counts), separate=url != component.url)
     channels = _channels(component, files[0], lengths["c"])
     metadata = Metadata(
@@ -44,6 +46,7 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
         metadata=metadata,
         parts=chosen([Part(url=file, count=count) for file, count in zip(files, counts, strict=True)], part),
         variables=[Variable(path=path, axes=axes, channels=len(channels))],
+        stores=stores,
     )
 
 
@@ -56,12 +59,10 @@ def _files(component: ArrayDataset, url: str) -> list[str]:
     return sorted(files)
 
 
-def _lengths(component: ArrayDataset, url: str, axes: str) -> dict[str, int]:
+def _lengths(component: ArrayDataset, stores: Stores, url: str, axes: str) -> dict[str, int]:
     """The length of each axis of a file's array; 1 where it has no axis c."""
-    store = open_store(url)
-    array = store.array(component.path)
+    array = stores.array(url, component.path)
     shape, dtype = tuple(array.shape), np.dtype(array.dtype)
-    store.close()
     if len(shape) != len(axes):
         raise DataError(
             f"{url}: {_named(component)} has shape {shape}, but axes = '{component.axes}' names {len(axes)} axes"

@@ -8,11 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-import fsspec
-import numpy as np
 from attrs import frozen
 
-from opframe.data.storage import explained, find_files
+from opframe.data.storage import each, explained, find_files
+from opframe.data.stores import Stores
 from opframe_cfdbench import PROBLEMS
 from opframe_cfdbench.boundary import NEEDED
 from opframe_registry import DataError
@@ -36,9 +35,9 @@ class Case:
     parameters: Mapping[str, float]
 
 
-def find_cases(component: CFDBench, part: Published) -> list[Case]:
+def find_cases(component: CFDBench, part: Published, stores: Stores) -> list[Case]:
     """The cases of one part of the split, problem by problem. Raises DataError naming what is missing."""
-    return [case for folder in _folders(component) for case in _cases(component, folder, part)]
+    return [case for folder in _folders(component) for case in _cases(component, folder, part, stores)]
 
 
 def _folders(component: CFDBench) -> list[str]:
@@ -57,16 +56,17 @@ def _problem(folder: str) -> str:
     return folder.rpartition("/")[2]
 
 
-def _cases(component: CFDBench, folder: str, part: Published) -> list[Case]:
+def _cases(component: CFDBench, folder: str, part: Published, stores: Stores) -> list[Case]:
     urls = [url for subset in component.subsets for url in _numbered(f"{folder}/{subset}")]
     if not urls:
         wanted = ", ".join(f"{subset}/case####/u.npy" for subset in component.subsets)
         raise DataError(f"{component.title}: {folder} holds no cases (or does not exist); expected {wanted}")
     problem = _problem(folder)
     if component.split_by == "case":
-        return [_open(urls[index], problem) for index in _part(problem, len(urls), part)]
+        chosen = [urls[index] for index in _part(problem, len(urls), part)]
+        return each(lambda url: _open(url, problem, stores), chosen)
     groups: dict[tuple[tuple[str, float], ...], list[Case]] = {}
-    for case in (_open(url, problem) for url in urls):
+    for case in each(lambda url: _open(url, problem, stores), urls):
         groups.setdefault(tuple(sorted(case.parameters.items())), []).append(case)
     alike = list(groups.values())
     return [case for index in _part(problem, len(alike), part) for case in alike[index]]
@@ -92,11 +92,11 @@ def _part(problem: str, count: int, part: Published) -> list[int]:
     return shuffled[start:stop]
 
 
-def _open(url: str, problem: str) -> Case:
-    shape = _shape(f"{url}/u.npy")
+def _open(url: str, problem: str, stores: Stores) -> Case:
+    shape = tuple(stores.array(url, "u.npy").shape)
     if len(shape) != 3:
         raise DataError(f"{url}/u.npy: has shape {shape}, expected (T, Y, X)")
-    parameters = _parameters(f"{url}/case.json")
+    parameters = _parameters(f"{url}/case.json", stores)
     if missing := [name for name in NEEDED[problem] if name not in parameters]:
         raise DataError(
             f"{url}/case.json: says nothing of {', '.join(missing)}, which a {problem} needs; "
@@ -105,18 +105,9 @@ def _open(url: str, problem: str) -> Case:
     return Case(url=url, problem=problem, frames=shape[0], grid=(shape[1], shape[2]), parameters=parameters)
 
 
-def _shape(url: str) -> tuple[int, ...]:
-    """The shape of a NumPy file, from its header alone."""
-    with explained(url), fsspec.open(url, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape: tuple[int, ...] = read(file)[0]
-        return shape
-
-
-def _parameters(url: str) -> dict[str, float]:
-    with explained(url), fsspec.open(url, "rb") as file:
-        found = json.loads(file.read())
+def _parameters(url: str, stores: Stores) -> dict[str, float]:
+    with explained(url):
+        found = json.loads(stores.content(url))
     if not isinstance(found, dict):
         raise DataError(f"{url}: expected a table of numbers, found {type(found).__name__}")
     return {name: float(value) for name, value in found.items() if type(value) in (int, float) and name != "case_no"}

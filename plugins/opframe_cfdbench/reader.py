@@ -69,7 +69,8 @@ class CasePieces:
 def open_cfdbench(component: CFDBench, split: Split) -> CasePieces:
     """The trajectories of one split. Raises DataError naming the folder or file."""
     name = component.test_split if split == "test" else "train"
-    cases = find_cases(component, name)
+    stores = Stores()
+    cases = find_cases(component, name, stores)
     if not cases:
         raise DataError(f"{component.title}: {component.url} holds too few cases for a part for '{name}'")
     pieces = [Piece(case, first) for case in cases for first in range(0, case.frames, component.frames)]
@@ -89,7 +90,7 @@ def open_cfdbench(component: CFDBench, split: Split) -> CasePieces:
         parameters=_parameters(pieces),
         split=f"{part.words}; {_RULES[component.split_by]}, part '{name}'",
     )
-    return CasePieces(metadata=metadata, pieces=pieces)
+    return CasePieces(metadata=metadata, pieces=pieces, stores=stores)
 
 
 _RULES = {

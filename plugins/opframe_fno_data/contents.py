@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
-
-import fsspec
 import h5py
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from opframe.data.storage import explained, is_hdf5, open_hdf5
-from opframe_registry import DataError
+from opframe.data.mat_store import MatStore
+from opframe.data.stores import Stores
 
 
 @frozen(kw_only=True, eq=False)
@@ -23,30 +20,18 @@ class Contents:
     backwards: bool
 
 
-def look_into(url: str) -> Contents:
-    """Raises DataError if the file is damaged, or of the old format and scipy is not installed."""
-    return _of_hdf5(url) if is_hdf5(url) else _of_old_format(url)
+def look_into(stores: Stores, url: str) -> Contents:
+    """Raises DataError if the file is damaged."""
+    store = stores.store(url)
+    return _of_old_format(store) if isinstance(store, MatStore) else stores.ask(url, _of_hdf5, "fno_mat")
 
 
-def _of_hdf5(url: str) -> Contents:
-    with open_hdf5(url) as file, explained(url):
-        shapes = {name: item.shape[::-1] for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        times = np.ravel(file["t"][...] if "t" in shapes else ())
+def _of_hdf5(_: str, file: h5py.File) -> Contents:
+    shapes = {name: item.shape[::-1] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    times = np.ravel(file["t"][...] if "t" in shapes else ())
     return Contents(shapes=shapes, times=times.astype(np.float64), backwards=True)
 
 
-def _of_old_format(url: str) -> Contents:
-    try:
-        from scipy.io import loadmat, whosmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise DataError(
-            f'{url}: MATLAB files older than 7.3 take scipy, which is not installed; pip install "opframe[mat]"'
-        ) from error
-    try:
-        with explained(url), fsspec.open(url, "rb") as file:
-            shapes = {name: tuple(shape) for name, shape, _ in whosmat(file)}
-            times = np.ravel(loadmat(file, variable_names=["t"]).get("t", ()))
-    except (MatReadError, IndexError, TypeError, zlib.error, NotImplementedError) as error:
-        raise DataError(f"{url}: cannot be read as a MATLAB file; truncated or not MATLAB? ({error})") from error
-    return Contents(shapes=shapes, times=times.astype(np.float64), backwards=False)
+def _of_old_format(store: MatStore) -> Contents:
+    times = np.ravel(store.small("t") if "t" in store.shapes else ())
+    return Contents(shapes=store.shapes, times=times.astype(np.float64), backwards=False)

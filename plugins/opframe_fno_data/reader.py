@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from opframe.data.arrays import ArrayTrajectories, Part, Variable
 from opframe.data.splits import Share, share
+from opframe.data.stores import Stores
 from opframe_fno_data.contents import Contents, look_into
 from opframe_registry import DataError, Metadata, Split, Trajectories, did_you_mean
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def open_fno_mat(component: FNOMat, split: Split) -> Trajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
     url = component.url.replace("{split}", split)
-    contents = look_into(url)
+    stores = Stores()
+    contents = look_into(stores, url)
     _check(url, contents)
     count = contents.shapes["u"][0]
     part = share(component, split, url, count, separate=url != component.url)
@@ -30,6 +32,7 @@ def open_fno_mat(component: FNOMat, split: Split) -> Trajectories:
         metadata=metadata,
         parts=[Part(url=url, count=part.count, first=part.first)],
         variables=[Variable(path="u", axes="tyxn" if contents.backwards else "nxyt")],
+        stores=stores,
     )
     return _with_initial(url, later, contents) if component.initial else later
 

@@ -10,7 +10,8 @@ from attrs import evolve
 
 from opframe.data.arrays import ArrayTrajectories, Part
 from opframe.data.splits import Share, chosen, share
-from opframe.data.storage import find_files
+from opframe.data.storage import each, find_files
+from opframe.data.stores import Stores
 from opframe_pdebench.layouts import Layout, Quantity, describe
 from opframe_pdebench.steady import SteadyTrajectories
 from opframe_registry import DataError, Metadata, Split, Trajectories, did_you_mean
@@ -23,7 +24,8 @@ def open_pdebench(component: PDEBench, split: Split) -> Trajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
     url = component.url.replace("{split}", split)
     files = _files(component, url)
-    layouts = [describe(file) for file in files]
+    stores = Stores()
+    layouts = each(lambda file: stores.ask(file, describe, "pdebench"), files)
     _check_alike(component, files, layouts)
     quantities = _used(component, url, layouts[0].quantities)
     parts = [Part(url=file, count=one.count, first=one.first) for file, one in zip(files, layouts, strict=True)]
@@ -32,6 +34,7 @@ def open_pdebench(component: PDEBench, split: Split) -> Trajectories:
         metadata=_metadata(component, layouts, quantities, part),
         parts=chosen(parts, part),
         variables=[quantity.variable for quantity in quantities],
+        stores=stores,
     )
     if layouts[0].steady:
         return SteadyTrajectories(metadata=evolve(stored.metadata, frames=2), solved=stored)

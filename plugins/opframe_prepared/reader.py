@@ -6,15 +6,26 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+import h5py
+from attrs import evolve, frozen
 
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.data.splits import chosen, share
-from opframe.data.storage import Stored, explained, find_files, inspect, open_hdf5
+from opframe.data.storage import find_dataset, find_files
+from opframe.data.stores import Stores
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
 if TYPE_CHECKING:
     from opframe_prepared import Prepared
+
+
+@frozen(kw_only=True)
+class Stored:
+    """What a file says of `data`, and the numbers that packed files keep beside it."""
+
+    shape: tuple[int, ...]
+    attributes: Mapping[str, Any]
+    parameters: Mapping[str, tuple[float, ...]]
 
 
 def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
@@ -22,15 +33,18 @@ def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
     url = component.url.replace("{split}", split)
     single = url.endswith((".h5", ".hdf5"))
     files = [url] if single else _folder(component, url)
-    metadata, variable = _describe(component, files, single)
+    stores = Stores()
+    found = stores.ask(files[0], _look_into, "prepared")
+    metadata, variable = _describe(component, files, found, single)
     have = metadata.trajectories
     part = share(component, split, url, have, separate=url != component.url)
     whole = [Part(url=url, count=have)] if single else [Part(url=file) for file in files]
-    parameters = _parameters(url, part.first, part.count, have) if single else {}
+    parameters = _parameters(found, part.first, part.count, have) if single else {}
     return ArrayTrajectories(
         metadata=evolve(metadata, trajectories=part.count, split=part.words, parameters=parameters),
         parts=chosen(whole, part),
         variables=[variable],
+        stores=stores,
     )
 
 
@@ -45,8 +59,14 @@ def _folder(component: Prepared, url: str) -> list[str]:
     return [numbered[index] for index in sorted(numbered)]
 
 
-def _describe(component: Prepared, files: list[str], single: bool) -> tuple[Metadata, Variable]:
-    found = inspect(files[0], "data")
+def _look_into(url: str, file: h5py.File) -> Stored:
+    """Raises DataError naming what is there instead of `data`."""
+    data = find_dataset(url, file, "data")
+    parameters = {name: tuple(map(float, values[:])) for name, values in file.get("parameters", {}).items()}
+    return Stored(shape=data.shape, attributes=dict(data.attrs), parameters=parameters)
+
+
+def _describe(component: Prepared, files: list[str], found: Stored, single: bool) -> tuple[Metadata, Variable]:
     attributes = found.attributes
     axes = _stored_axes(files[0], found, single) if "axes" in attributes else _axes(component, files[0], found, single)
     lengths = dict(zip(axes, found.shape, strict=True))
@@ -94,11 +114,12 @@ def _stored_axes(url: str, found: Stored, single: bool) -> str:
     return axes
 
 
-def _parameters(url: str, first: int, count: int, have: int) -> dict[str, tuple[float, ...]]:
-    """Numbers of the equation, which packed files keep beside the data: those of a share of the trajectories."""
-    with explained(url), open_hdf5(url) as file:
-        stored = {name: tuple(map(float, values[:])) for name, values in file.get("parameters", {}).items()}
-    return {name: values[first : first + count] if len(values) == have else values for name, values in stored.items()}
+def _parameters(found: Stored, first: int, count: int, have: int) -> dict[str, tuple[float, ...]]:
+    """Numbers of the equation: those of a share of the trajectories."""
+    return {
+        name: values[first : first + count] if len(values) == have else values
+        for name, values in found.parameters.items()
+    }
 
 
 def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:

@@ -22,17 +22,14 @@ def recognised(url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str
     """
     if "data" in contents:
         shape = contents["data"]
-        return None if len(shape) not in (4, 5, 6) else _settings(url, shape[1:], shape[0])
+        return None if len(shape) not in (4, 5, 6) else _settings(url, shape[1:])
     for pattern, rest, before in _LAYOUTS:
         shapes = {key: shape for key, shape in contents.items() if pattern.fullmatch(key)}
         if shapes:
             shape = next(iter(shapes.values()))
-            return _settings(url.rstrip("/") + rest, shape[before:], len(shapes) if not rest else 0)
+            return _settings(url.rstrip("/") + rest, shape[before:])
     return None
 
 
-def _settings(url: str, shape: tuple[int, ...], together: int) -> Mapping[str, Any]:
-    """`together` trajectories that are not yet divided into training and test: a tenth of them is kept for the test."""
-    dimensions = {"dimensions": 3} if len(shape) == 5 else {}
-    test = {"test": max(together // 10, 1)} if together else {}
-    return {"url": url, **dimensions, **test}
+def _settings(url: str, shape: tuple[int, ...]) -> Mapping[str, Any]:
+    return {"url": url, **({"dimensions": 3} if len(shape) == 5 else {})}

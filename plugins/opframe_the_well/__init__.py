@@ -13,6 +13,8 @@ from opframe_registry import Component, Dataset, Location, Split, Trajectories, 
 
 _FIELD = re.compile(r"(?:(?:data/)?(?:train|valid|test)/[^/]*\.(?:hdf5|h5):)?t[012]_fields/")
 
+_SPLIT_FILE = re.compile(r"(.+?)(?:/data)?/(?:train|valid|test)/[^/]*\.(?:hdf5|h5)$")
+
 
 @final
 @frozen(kw_only=True)
@@ -39,8 +41,14 @@ class TheWell(Dataset):
 
     @classmethod
     def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
-        """A folder or file with fields in the groups t0_fields, t1_fields or t2_fields."""
-        return {"url": url} if any(_FIELD.match(key) for key in contents) else None
+        """A folder or file with fields in the groups t0_fields, t1_fields or t2_fields.
+
+        A file for one of the splits stands for its folder, except behind HTTP, where folders can seldom be listed.
+        """
+        if not any(_FIELD.match(key) for key in contents):
+            return None
+        folder = None if url.startswith("http") else _SPLIT_FILE.match(url)
+        return {"url": folder[1] if folder else url}
 
 
 @hookimpl

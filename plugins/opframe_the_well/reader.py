@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from opframe.data.arrays import ArrayTrajectories, Part
 from opframe.data.splits import Share, chosen, share
-from opframe.data.storage import find_files
+from opframe.data.storage import each, find_files
+from opframe.data.stores import Stores
 from opframe_registry import DataError, Metadata, Split
 from opframe_the_well.specification import Description, describe
 
@@ -22,7 +23,8 @@ def open_the_well(component: TheWell, split: Split) -> ArrayTrajectories:
     url = component.url.replace("{split}", split)
     single = url.endswith(_SUFFIXES)
     files = [url] if single else _folder(component, url, split)
-    described = [describe(file) for file in files]
+    stores = Stores()
+    described = each(lambda file: stores.ask(file, describe, "the_well"), files)
     _agree(files, described)
     have = sum(item.trajectories for item in described)
     part = share(component, split, url, have, separate=not single or url != component.url)
@@ -31,6 +33,7 @@ def open_the_well(component: TheWell, split: Split) -> ArrayTrajectories:
         metadata=_metadata(described, part),
         parts=chosen(whole, part),
         variables=[field.variable for field in described[0].fields],
+        stores=stores,
     )
 
 

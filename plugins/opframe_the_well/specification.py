@@ -11,7 +11,7 @@ import numpy as np
 from attrs import frozen
 
 from opframe.data.arrays import SPACE, Variable
-from opframe.data.storage import dataset_names, explained, open_hdf5
+from opframe.data.storage import dataset_names
 from opframe_registry import DataError
 
 _ORDERS = {"t0_fields": 0, "t1_fields": 1, "t2_fields": 2}
@@ -42,33 +42,32 @@ class Description:
     parameters: Mapping[str, tuple[float, ...]]
 
 
-def describe(url: str) -> Description:
+def describe(url: str, file: h5py.File) -> Description:
     """Read what a file says of itself. Raises DataError naming what it lacks."""
-    with open_hdf5(url) as file, explained(url):
-        dimensions = file.get("dimensions")
-        if not isinstance(dimensions, h5py.Group) or not any(isinstance(file.get(key), h5py.Group) for key in _ORDERS):
-            found = ", ".join(dataset_names(file, limit=8)) or "nothing"
-            raise DataError(
-                f"{url}: not a file of The Well; expected the groups dimensions and t0_fields, t1_fields or t2_fields, "
-                f"found: {found}"
-            )
-        axes = _words(dimensions.attrs.get("spatial_dims"))
-        fields = tuple(_fields(url, file, axes))
-        if not fields:
-            raise DataError(f"{url}: has no fields; t0_fields, t1_fields and t2_fields name none")
-        lengths = _lengths(url, file, fields, axes)
-        return Description(
-            name=_text(file.attrs.get("dataset_name", "")),
-            trajectories=lengths["n"],
-            frames=lengths["t"],
-            grid=tuple(lengths[letter] for letter in SPACE[: len(axes)]),
-            # What is predicted comes first, so that datasets share the first slots of the channel axis.
-            fields=tuple(sorted(fields, key=lambda item: not item.predicted)),
-            boundary=_boundary(file, axes),
-            time_step=_even_step(dimensions.get("time")),
-            spacing=_spacing(dimensions, axes),
-            parameters=_parameters(file, lengths["n"]),
+    dimensions = file.get("dimensions")
+    if not isinstance(dimensions, h5py.Group) or not any(isinstance(file.get(key), h5py.Group) for key in _ORDERS):
+        found = ", ".join(dataset_names(file, limit=8)) or "nothing"
+        raise DataError(
+            f"{url}: not a file of The Well; expected the groups dimensions and t0_fields, t1_fields or t2_fields, "
+            f"found: {found}"
         )
+    axes = _words(dimensions.attrs.get("spatial_dims"))
+    fields = tuple(_fields(url, file, axes))
+    if not fields:
+        raise DataError(f"{url}: has no fields; t0_fields, t1_fields and t2_fields name none")
+    lengths = _lengths(url, file, fields, axes)
+    return Description(
+        name=_text(file.attrs.get("dataset_name", "")),
+        trajectories=lengths["n"],
+        frames=lengths["t"],
+        grid=tuple(lengths[letter] for letter in SPACE[: len(axes)]),
+        # What is predicted comes first, so that datasets share the first slots of the channel axis.
+        fields=tuple(sorted(fields, key=lambda item: not item.predicted)),
+        boundary=_boundary(file, axes),
+        time_step=_even_step(dimensions.get("time")),
+        spacing=_spacing(dimensions, axes),
+        parameters=_parameters(file, lengths["n"]),
+    )
 
 
 def _fields(url: str, file: h5py.File, axes: tuple[str, ...]) -> Iterator[FieldArray]:

@@ -1,1 +1,1 @@
-"""Windows of remote HDF5 files by byte ranges: `hdf5.RemoteHdf5` reads, `cache.RemoteCache` is what all files share."""
+"""Remote files by byte ranges: `hdf5` and `npy` read windows, `index` and `reader` headers; `cache` keeps them."""

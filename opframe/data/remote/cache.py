@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,3 +119,14 @@ class RemoteCache:
         if shared is None or shared.process != os.getpid():
             shared = self._shared = _Shared(self.connections)
         return shared
+
+
+def cache_folder() -> Path:
+    """Where what can be made or fetched again is kept: OPFRAME_CACHE or ~/.cache/opframe."""
+    return Path(os.environ.get("OPFRAME_CACHE", "~/.cache/opframe")).expanduser()
+
+
+@cache
+def remote_cache() -> RemoteCache:
+    """What this process keeps of remote files; connections are shared."""
+    return RemoteCache(folder=cache_folder() / "remote")

@@ -28,18 +28,19 @@ BLOCK = 256 * 2**10
 class RemoteFile:
     """Reads ranges of a remote file as it was when it was first opened. Threads may share it, processes may not.
 
-    `expected` is the version, if it is known already, as in a worker process.
+    `versions` holds the version of each URL that was opened before, as by the process that this one is a worker of.
+    Then the server is asked only for what is not on disk.
     """
 
     url: str
     cache: RemoteCache
-    expected: Identity | None = None
+    versions: dict[str, Identity] = field(factory=dict, repr=False, eq=False)
     _transport: Transport | None = field(default=None, init=False)
 
     @property
     def identity(self) -> Identity:
-        """Size and version; opens the file. Raises DataError."""
-        return self._opened().identity
+        """Size and version; opens the file if they are not known. Raises DataError."""
+        return self.versions.get(self.url) or self._opened().identity
 
     @property
     def kept(self) -> bool:
@@ -110,9 +111,10 @@ class RemoteFile:
         transport = self._transport
         if transport is None:
             transport = self.cache.retries.carry_out(self.url, self._open, self._failed)
-            if self.expected not in (None, transport.identity):
-                raise changed(self.url, self.expected, transport.identity)
-            self.expected, self._transport = transport.identity, transport
+            expected = self.versions.setdefault(self.url, transport.identity)
+            if expected != transport.identity:
+                raise changed(self.url, expected, transport.identity)
+            self._transport = transport
         return transport
 
     def _open(self) -> Transport:

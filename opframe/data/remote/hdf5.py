@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -21,16 +21,18 @@ from opframe.data.remote.selection import Key, Selection
 from opframe.data.remote.transport import Identity
 from opframe_registry import DataError
 
+_Answer = TypeVar("_Answer")
+
 _LAYOUTS = 1024  # held in memory for each file; the others are looked up again on disk
 
 
 class _Session:
     """What one process has open of a file: its connection, and where its datasets lie."""
 
-    def __init__(self, url: str, cache: RemoteCache, expected: Identity | None) -> None:
+    def __init__(self, url: str, cache: RemoteCache, versions: dict[str, Identity]) -> None:
         self.process = os.getpid()
         self.lock = threading.Lock()
-        self.file = RemoteFile(url, cache, expected)
+        self.file = RemoteFile(url, cache, versions)
         self.index = Index(self.file)
         self.layouts: dict[str, Layout] = {}
 
@@ -39,26 +41,34 @@ class _Session:
 class RemoteHdf5:
     """A remote HDF5 file, opened when something is asked of it. It may be pickled and shared by threads.
 
-    All that is read belongs to one version of the file, also in other processes that it is sent to.
+    All that is read belongs to one version of the file, also in other processes that it is sent to; `versions` holds
+    it, and may be shared with what reads other files.
     """
 
     url: str = field(repr=redacted)
     cache: RemoteCache
+    versions: dict[str, Identity] = field(factory=dict, repr=False, eq=False)
     _session: _Session | None = field(default=None, init=False, repr=False, eq=False)
-    _version: Identity | None = field(default=None, init=False, repr=False, eq=False)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """Connections stay behind; which version of the file is read goes along."""
-        return (self.url, self.cache, self._version)
+        return (self.url, self.cache, self.versions)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.url, self.cache, self._version = state
+        self.url, self.cache, self.versions = state
         self._session = None
 
     def array(self, path: str) -> RemoteArray:
         """The dataset at a path. Raises DataError if there is none that can be read."""
         self.layout(path)
         return RemoteArray(self, path)
+
+    def ask(self, question: Callable[[h5py.File], _Answer], name: str) -> _Answer:
+        """The answer to a question that may be asked several times over, in which nothing of h5py may be left.
+
+        What is read for it is kept on disk under a name. Raises DataError, and whatever the question raises.
+        """
+        return self._opened().index.ask(question, name)
 
     def names(self, group: str = "/") -> tuple[str, ...]:
         """The names of what a group holds. Raises DataError."""
@@ -117,8 +127,8 @@ class RemoteHdf5:
         """Neither connections nor locks survive a fork."""
         session = self._session
         if session is None or session.process != os.getpid():
-            session = _Session(self.url, self.cache, self._version)
-            self._version = session.file.identity
+            session = _Session(self.url, self.cache, self.versions)
+            session.file.identity  # noqa: B018  # from here on it is this version, wherever the file is sent
             self._session = session
         return session
 
