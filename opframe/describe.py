@@ -21,9 +21,12 @@ An experiment is a TOML file. It is read strictly: an unknown key, a wrong type 
 all errors are reported at once.
 
 - `include = "base.toml"` (or a list) at the top lays this file over others: tables join, anything else is replaced.
+  Several files in a list bring the tables of their arrays one after the other. `[datasets]` with `swe_pdb.weight = 20`
+  changes the dataset with this label among those that were included.
   When the `type` of a component changes, only the keys that all of its kind have are kept, such as `size` of a backbone
   or `learning_rate` of an optimizer.
-- `--set backbone.width=256`, `--set datasets.0.weight=2` override single keys; the value is TOML, a bare word a string.
+- `--set backbone.width=256`, `--set datasets.0.weight=2` (or `datasets.LABEL.weight=2`) override single keys; the value
+  is TOML, a bare word a string.
 - `${NAME}` in a string is the environment variable NAME.
 - A relative path is relative to the folder of the file it is written in; in `--set`, or left to its default, to the
   working directory. Anything with `://` is a URL for fsspec.

@@ -28,7 +28,7 @@ _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "
 # What may change between the parts of one run, because it does not change the weights.
 _FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
 _FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep")}
-_FREE_TABLES = ("evaluation.", "zero_shot")
+_FREE_TABLES = ("evaluation.", "zero_shot", "files")
 
 
 @frozen(kw_only=True)

@@ -10,8 +10,8 @@ from attrs.validators import deep_iterable, ge, gt, min_len, optional
 
 from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
 
-Resize = Literal["bilinear", "fourier", "average", "crop"]
-"""How frames of another grid come to that of the model."""
+Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
+"""How frames of another grid come to that of the model; with `native` they do not."""
 
 
 def key_name(attribute: Attribute[Any]) -> str:
@@ -33,13 +33,14 @@ class Data:
 
     cache: Location = field(default=Location("data"), metadata={"help": "folder for prepared data"})
     grid: tuple[int, ...] = field(
-        validator=[min_len(1), deep_iterable(gt(0))], metadata={"help": "grid that every dataset is resized to"}
+        validator=[min_len(1), deep_iterable(gt(0))],
+        metadata={"help": "grid that the network is made for, and that every dataset is resized to"},
     )
     resize: Resize = field(
         default="bilinear",
         metadata={
             "help": "how: bilinear (as published), fourier (periodic data), average (of a whole number of points), "
-            "crop (the central part)"
+            "crop (the central part), native (not at all: every batch has one grid)"
         },
     )
     normalization: Literal["none", "dataset"] = field(
@@ -130,6 +131,27 @@ class Evaluation:
     figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
 
 
+@frozen(kw_only=True)
+class File:
+    """Where a file or folder of a dataset comes from, for `opframe data fetch`."""
+
+    label: str = field(metadata={"help": "the dataset that it belongs to"})
+    path: Location = field(metadata={"help": "where the dataset looks for it"})
+    url: str | None = field(default=None, metadata={"help": "direct link to the file (default: there is none)"})
+    md5: str | None = field(default=None, metadata={"help": "its md5, where one is published"})
+    sha256: str | None = field(default=None, metadata={"help": "its sha256, where one is published"})
+    bytes: int | None = field(
+        default=None, validator=optional(gt(0)), metadata={"help": "its size (default: the server is asked)"}
+    )
+    unpack: bool = field(default=False, metadata={"help": "the link is to a zip archive of the folder 'path'"})
+    homepage: str = field(default="", metadata={"help": "the page on which its publisher offers it"})
+    note: str = field(default="", metadata={"help": "what a person has to do or to know, in a sentence"})
+
+    def __attrs_post_init__(self) -> None:
+        if self.url is None and not self.homepage:
+            raise ValueError("set 'url', or 'homepage' where there is no direct link")
+
+
 def check_labels(datasets: Sequence[Dataset]) -> None:
     """Raises ValueError if two datasets have one name."""
     titles = [dataset.title for dataset in datasets]
@@ -147,6 +169,7 @@ class Experiment:
     data: Data = field(metadata={"help": "how trajectories become batches"})
     datasets: tuple[Dataset, ...] = field(validator=min_len(1), metadata={"help": "what to train and evaluate on"})
     zero_shot: tuple[Dataset, ...] = field(default=(), metadata={"help": "datasets that are only evaluated"})
+    files: tuple[File, ...] = field(default=(), metadata={"help": "where the files of the datasets come from"})
     backbone: Backbone = field(metadata={"help": "the network"})
     init: Init | None = field(default=None, metadata={"help": "trained weights to begin with (default: fresh ones)"})
     parameters: tuple[Group, ...] = field(default=(), metadata={"help": "parameters that are trained otherwise"})

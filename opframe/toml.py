@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -35,6 +35,9 @@ def text(value: str, folder: Path) -> Text:
 
 def load_tables(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The tables of a file, with what it includes, after overrides of the form `a.b=value`.
+
+    The arrays of tables of several included files follow each other. Over an array of tables lies a table: its keys
+    are labels, and what it says of each is laid over the table with that label.
 
     A relative path belongs to the folder of the file it is written in, one in an override to the working
     directory. Raises ConfigError naming the file, the place in it, or the override.
@@ -65,8 +68,11 @@ def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: include: expected a file name or a list of them, got {includes!r}")
     result: dict[str, Any] = {}
     for include in includes:
-        result = merge(result, _load(folder / include, (*including, path.resolve())))
-    return merge(result, _mark(tables, folder))
+        result = _joined(result, _load(folder / include, (*including, path.resolve())))
+    try:
+        return merge(result, _mark(tables, folder))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _mark(value: Any, folder: Path) -> Any:
@@ -79,20 +85,56 @@ def _mark(value: Any, folder: Path) -> Any:
     return value
 
 
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """What two included files say together: the second lies over the first, but their arrays of tables are joined."""
+    both = {key: [*first[key], *value] for key, value in second.items() if _lists(first.get(key)) and _lists(value)}
+    return {**merge(first, second), **both}
+
+
+def _lists(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether a value is an array of tables."""
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: tables join, anything else is replaced.
+    """`above` laid over `below`: tables join, also with those of an array by their labels; anything else is replaced.
 
     When the `type` of a component changes, only the keys that all of its kind have are kept: the others meant
-    another component.
+    another component. Raises ConfigError for a label that an array does not have.
     """
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             result[key] = merge(_keep(key, old, value.get("type", old.get("type"))), value)
+        elif _lists(old) and isinstance(value, dict):
+            result[key] = _laid_over(key, old, value)
         else:
             result[key] = value
     return result
+
+
+def _laid_over(key: str, below: Sequence[dict[str, Any]], above: Mapping[str, Any]) -> list[Any]:
+    """An array of tables, each with what `above` says under its label."""
+    result: list[Any] = list(below)
+    for label, value in above.items():
+        place = _place(result, label)
+        if place is None:
+            raise ConfigError(f"{key}.{label}: expected a label out of {', '.join(_labels(result))}")
+        result[place] = merge({key: result[place]}, {key: value})[key]
+    return result
+
+
+def _labels(items: Sequence[Any]) -> list[str]:
+    return [str(item.get("label", item.get("type", ""))) if isinstance(item, dict) else "" for item in items]
+
+
+def _place(items: Sequence[Any], name: str) -> int | None:
+    """Where in an array something is, by its number or by its label, which must be that of one table alone."""
+    if name.isdigit():
+        return int(name) if int(name) < len(items) else None
+    labels = _labels(items)
+    return labels.index(name) if labels.count(name) == 1 else None
 
 
 def _keep(key: str, table: dict[str, Any], type_: Any) -> dict[str, Any]:
@@ -118,10 +160,12 @@ def _assign(node: Any, steps: Sequence[str], value: Any, override: str, key: str
     """`node`, which stands under `key`, with a value set some steps below."""
     step, rest = steps[0], steps[1:]
     if isinstance(node, list):
-        if not step.isdigit() or int(step) >= len(node):
-            raise ConfigError(f"--set {override}: '{step}' is not an index between 0 and {len(node) - 1}")
-        items = list(node)
-        items[int(step)] = _assign(items[int(step)], rest, value, override, key) if rest else value
+        items, place = list(node), _place(node, step)
+        if place is None:
+            labels = ", ".join(filter(None, _labels(node)))
+            words = f", nor one of the labels {labels}" if labels else ""
+            raise ConfigError(f"--set {override}: '{step}' is not an index between 0 and {len(node) - 1}{words}")
+        items[place] = _assign(items[place], rest, value, override, key) if rest else value
         return items
     if not isinstance(node, dict):
         raise ConfigError(f"--set {override}: '{step}' has nothing to be set in; the key before it is a single value")

@@ -70,7 +70,8 @@ def server() -> Iterator[Server]:
 
 def get(server: Server, folder: Path, sha256: str | None = SHA256) -> Path:
     checksum = Checksum(algorithm="sha256", value=sha256) if sha256 else None
-    return fetch(Download(url=server.url, folder=folder, checksum=checksum, wait=0.01, tries=3), lambda *_: None)
+    download = Download(url=server.url, path=folder / "data.h5", checksum=checksum, wait=0.01, tries=3)
+    return fetch(download, lambda *_: None)
 
 
 def names(folder: Path) -> list[str]:
@@ -141,7 +142,7 @@ def test_an_address_that_does_not_exist_is_not_asked_again(server: Server, tmp_p
         get(server, tmp_path)
     assert len(server.ranges) == 1
     with pytest.raises(DataError, match=r"expected the http or https address of a file"):
-        fetch(Download(url="data.h5", folder=tmp_path), lambda *_: None)
+        fetch(Download(url="data.h5", path=tmp_path / "data.h5"), lambda *_: None)
 
 
 def test_the_command_says_what_was_verified(server: Server, tmp_path: Path, opframe: Command) -> None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from opframe.assembly import build_backbone, build_optimizer, initialise
+from opframe.data.selection import load_selection
 from opframe.experiment import load_experiment
 from opframe.weights.pretrained import Header, Origin, write_folder
 from opframe_registry import Catalog, Fields
 from support import ROOT
 
-PARTS = {"default", "dpot_mixture", "dpot"}  # files that others include
+PARTS = {"dpot", "moepot", *(path.stem for path in (ROOT / "configs" / "datasets").iterdir())}  # others include them
 FINE_TUNING = {"finetune_all": "dpot", "finetune_blocks": "dpot", "finetune_moe": "moepot"}  # their backbone is trained
 ALL = sorted(path for path in (ROOT / "configs").rglob("*.toml") if path.stem not in {*PARTS, *FINE_TUNING})
 MILLIONS = {"tiny": 7.5, "small": 30.8, "medium": 122, "large": 509, "huge": 1030}
@@ -37,7 +38,7 @@ def test_published_recipes_have_the_published_sizes_and_mixture(
     sizes = [dataset.train for dataset in experiment.datasets]
     assert sizes == [1000, 9800, 1000, 9000, 9000, 9000, 9000, 900, 900, 6500, 3100, 9000]
     assert [dataset.rollout for dataset in experiment.datasets] == [10, 20, 20, 11, 11, 11, 11, 91, 91, 4, 46, 10]
-    assert experiment.datasets[0].url == "/data/ns2d_fno_1e-5/{split}"
+    assert experiment.datasets[0].url == "/data/fno/NavierStokes_V1e-5_N1200_T20.mat"
     assert experiment.data.grid == (128, 128)
     assert (experiment.data.history, experiment.data.batch_size) == (10, 160)
     assert experiment.objective.noise == (5e-5 if size in ("large", "huge") else 5e-4)
@@ -52,6 +53,38 @@ def test_published_recipes_have_the_published_sizes_and_mixture(
     head = 2 * (width**2 + width) + width * classes + classes  # of the classification head, which is counted in
     weights = head + sum(weight.numel() for weight in backbone.parameters())
     assert weights / 1e6 == pytest.approx(MILLIONS[size], rel=0.02)
+
+
+@pytest.mark.parametrize(("size", "batch", "millions"), [("tiny", 40, 30), ("small", 40, 166), ("medium", 160, 489)])
+def test_the_recipes_of_experts_are_the_published_ones(
+    catalog: Catalog, size: str, batch: int, millions: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPFRAME_DATA", "/data")
+    experiment = load_experiment(ROOT / "configs" / "paper" / f"moepot_{size}.toml", catalog)
+    labels = ["ns2d_fno_1e-5", "ns2d_fno_1e-3", "ns2d_pdb_M1e-1_eta1e-2_zeta1e-2", "swe_pdb", "dr_pdb", "cfdbench"]
+    assert [dataset.title for dataset in experiment.datasets] == labels
+    assert [dataset.train for dataset in experiment.datasets] == [1000, 1000, 9000, 900, 900, 9000]
+    assert {dataset.weight for dataset in experiment.datasets} == {1.0}
+    windows = sum(dataset.train or 0 for dataset in experiment.datasets)
+    assert (experiment.data.batch_size, experiment.trainer.steps) == (batch, 1000 * windows / batch)
+    summed = 20  # the published loss is a sum over the samples of a device, ours the mean
+    assert experiment.objective.noise == 5e-4
+    assert experiment.objective.penalty_weight * summed == pytest.approx(0.1)
+    assert experiment.optimizer.weight_decay * summed == pytest.approx(1e-6)
+    with torch.device("meta"):
+        fields = Fields(channels=("a", "b", "c", "d"), grid=(128, 128), history=10)
+        backbone = build_backbone(experiment, fields)
+    assert sum(weight.numel() for weight in backbone.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_converted_data_make_the_same_mixture(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPFRAME_DATA", "/data")
+    folder = ROOT / "configs" / "datasets"
+    native, prepared = (load_selection(folder / f"dpot_mixture{kind}.toml", catalog) for kind in ("", "_prepared"))
+    for one, other in zip(native.datasets, prepared.datasets, strict=True):
+        assert (other.name, other.url) == ("prepared", f"/data/{one.title}/{{split}}")
+        for key in ("title", "weight", "train", "test", "rollout"):
+            assert getattr(one, key) == getattr(other, key)
 
 
 @pytest.mark.parametrize(("name", "backbone"), FINE_TUNING.items())

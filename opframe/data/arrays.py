@@ -22,12 +22,16 @@ from opframe_registry import DataError, Metadata
 
 SPACE = "xyz"
 
+Wanted = tuple[str, tuple[int | slice, ...]]
+"""A part of an array: its path in the file, and what stands in the brackets."""
+
 
 @frozen(kw_only=True)
 class Variable:
     """One stored array and the channels it gives.
 
-    `path` leads to it inside its file; `{n}` in it, or `{n:04d}`, is the number of a trajectory in that file.
+    `path` leads to it inside its file; `{n}` in it, or `{n:04d}`, is the number of a trajectory in that file, `{group}`
+    the group of its part.
     `channels` says how many channels it gives: the length of its axis c, the product of two of them, or 1.
     """
 
@@ -38,11 +42,15 @@ class Variable:
 
 @frozen(kw_only=True)
 class Part:
-    """A file, or a folder of arrays, and which of its trajectories are used: `count` of them from number `first` on."""
+    """A file, or a folder of arrays, and which of its trajectories are used: `count` of them from number `first` on.
+
+    `group` is where in the file its arrays are, if that is not the same for all files.
+    """
 
     url: str
     count: int = 1
     first: int = 0
+    group: str = ""
 
 
 @define
@@ -60,6 +68,22 @@ class ArrayTrajectories:
 
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) as (T, C, *grid) float32. Raises DataError."""
+        url, number, wanted = self.place(trajectory, start, stop)
+        try:
+            windows = self.stores.read(url, wanted)
+        except OSError as error:
+            raise DataError(f"{url}: trajectory {number} cannot be read; truncated? ({error})") from error
+        blocks = [
+            self._channels(np.asarray(window, dtype=np.float32), variable, stop - start)
+            for window, variable in zip(windows, self.variables, strict=True)
+        ]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    def place(self, trajectory: int, start: int, stop: int) -> tuple[str, int, list[Wanted]]:
+        """Where a window lies: in which file, as which trajectory of it, and in which parts of arrays.
+
+        Raises DataError.
+        """
         meta = self.metadata
         if not 0 <= trajectory < meta.trajectories or not 0 <= start < stop <= meta.frames:
             raise DataError(
@@ -69,23 +93,11 @@ class ArrayTrajectories:
         index = bisect_right(self._ends, trajectory)
         part = self.parts[index]
         number = part.first + trajectory - (self._ends[index] - part.count)
-        wanted = [self._wanted(part.url, number, variable, start, stop) for variable in self.variables]
-        try:
-            windows = self.stores.read(part.url, wanted)
-        except OSError as error:
-            raise DataError(f"{part.url}: trajectory {number} cannot be read; truncated? ({error})") from error
-        blocks = [
-            self._channels(np.asarray(window, dtype=np.float32), variable, stop - start)
-            for window, variable in zip(windows, self.variables, strict=True)
-        ]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        return part.url, number, [self._wanted(part, number, variable, start, stop) for variable in self.variables]
 
-    def _wanted(
-        self, url: str, number: int, variable: Variable, start: int, stop: int
-    ) -> tuple[str, tuple[int | slice, ...]]:
-        """Where a window lies: the path of the array, and what stands in the brackets."""
-        path = variable.path.format(n=number)
-        self._check(url, path, self.stores.array(url, path), variable)
+    def _wanted(self, part: Part, number: int, variable: Variable, start: int, stop: int) -> Wanted:
+        path = variable.path.format(n=number, group=part.group)
+        self._check(part.url, path, self.stores.array(part.url, path), variable)
         selection: dict[str, int | slice] = {"n": number, "1": 0, "t": slice(start, stop)}
         return path, tuple(selection.get(axis, slice(None)) for axis in variable.axes)
 

@@ -47,20 +47,22 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     bench.add_argument("--rounds", type=_positive, default=5, metavar="N", help="rounds, of which the median counts")
     bench.add_argument("--json", action="store_true", help="print JSON")
     bench.set_defaults(command=_bench)
-    for command in (info, check, pack, bench):
+    fetch = _add_fetch(actions)
+    for command in (info, check, pack, bench, fetch):
         command.add_argument(
             "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override, as a.b=c"
         )
-    _add_fetch(actions)
 
 
-def _add_fetch(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    fetch = actions.add_parser("fetch", help="download a file, going on where a download stopped")
-    fetch.add_argument("url", metavar="URL", help="http or https address of the file")
-    fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+def _add_fetch(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    fetch = actions.add_parser("fetch", help="download data, going on where a download stopped")
+    fetch.add_argument("what", metavar="CONFIG_OR_URL", help="a config (.toml) with [[files]], or a file's address")
+    fetch.add_argument("--only", action="append", default=[], metavar="LABEL", help="only this dataset of the config")
+    fetch.add_argument("--to", type=Path, metavar="FOLDER", help="where a file with this address goes")
     for algorithm in ("sha256", "md5"):
         fetch.add_argument(f"--{algorithm}", metavar="HEX", help=f"its {algorithm}, to be verified")
     fetch.set_defaults(command=_fetch)
+    return fetch
 
 
 def _processors() -> int:
@@ -162,17 +164,36 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from opframe.data.fetching import Checksum, Download, DownloadBar, fetch
+    of_config = arguments.what.endswith(".toml") and "://" not in arguments.what
+    wrong = ("to", "sha256", "md5") if of_config else ("only", "overrides")
+    if given := [name for name in wrong if getattr(arguments, name)]:
+        belongs = "the address of a file" if of_config else "a config"
+        raise ConfigError(f"--{given[0].replace('overrides', 'set')} goes with {belongs}, not with {arguments.what}")
+    return _fetch_files(arguments) if of_config else _fetch_one(arguments)
+
+
+def _fetch_files(arguments: argparse.Namespace) -> int:
+    from opframe.data.catalogue import chosen, fetch_all
+    from opframe.data.selection import load_selection
+
+    selection = load_selection(Path(arguments.what), discover(), arguments.overrides)
+    return 0 if fetch_all(chosen(selection.files, arguments.only), Console()) else BAD
+
+
+def _fetch_one(arguments: argparse.Namespace) -> int:
+    from opframe.data.fetching import Checksum, Download, DownloadBar, fetch, name_in
     from opframe.data.info import size
 
     console = Console()
     given = [(name, getattr(arguments, name)) for name in ("sha256", "md5") if getattr(arguments, name)]
     if len(given) > 1:
         raise ConfigError("give one checksum: --sha256 or --md5")
+    name = name_in(arguments.what)
+    if arguments.to is None:
+        raise ConfigError(f"give the folder for {name}: --to FOLDER")
     checksum = Checksum(algorithm=given[0][0], value=given[0][1].lower()) if given else None
-    download = Download(url=arguments.url, folder=arguments.to, checksum=checksum)
-    with closing(DownloadBar(console, download.path.name)) as bar:
-        path = fetch(download, bar.show)
+    with closing(DownloadBar(console, name)) as bar:
+        path = fetch(Download(url=arguments.what, path=arguments.to / name, checksum=checksum), bar.show)
     verified = f"{checksum.algorithm} is right" if checksum else "no checksum was given, so it is not verified"
     console.print(f"{path}: {size(path.stat().st_size)}, {verified}", highlight=False, soft_wrap=True)
     return 0

@@ -24,6 +24,8 @@ from opframe_registry import DataError
 
 _PIECE = 2**20
 _TIMEOUT = 60.0
+_SHORT = 15.0  # for what can do without an answer
+_HEADERS = {"User-Agent": "opframe", "Accept-Encoding": "identity"}
 
 
 class Shown(Protocol):
@@ -61,22 +63,17 @@ class Checksum:
 
 @frozen(kw_only=True)
 class Download:
-    """One file: from where, into which folder, and its checksum, if its publisher gives one.
+    """One file: from where, to where, and its checksum, if its publisher gives one.
 
     `tries` is how often in a row the server may fail without sending anything; `wait` are the seconds before the
     second try, doubled before each further one.
     """
 
     url: str
-    folder: Path
+    path: Path
     checksum: Checksum | None = None
     tries: int = 6
     wait: float = 1.0
-
-    @property
-    def path(self) -> Path:
-        """Where the file will be."""
-        return self.folder / Path(urllib.parse.unquote(urllib.parse.urlparse(self.url).path)).name
 
     @property
     def partial(self) -> Path:
@@ -88,20 +85,40 @@ class Download:
         return self.path.with_name(self.path.name + ".partial.json")
 
 
+def name_in(url: str) -> str:
+    """The name of a file in its address. Raises DataError where it is none, or not one of http or https."""
+    name = Path(urllib.parse.unquote(urllib.parse.urlparse(url).path)).name
+    if not url.startswith(("http://", "https://")) or not name:
+        raise DataError(f"{url}: expected the http or https address of a file")
+    return name
+
+
+def size_of(url: str) -> int | None:
+    """How many bytes a server says that a file has; None if it does not say, or does not answer now.
+
+    It is asked for the file itself, of which nothing is read: links that lead to a cloud are often for that alone.
+    """
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=_HEADERS), timeout=_SHORT) as answer:
+            length: str | None = answer.headers.get("Content-Length")
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    return None if length is None else int(length)
+
+
 def fetch(download: Download, shown: Shown) -> Path:
     """Download, verify and name the file; a file that is there and right is left alone.
 
-    Raises DataError for an address that does not answer, bytes with another checksum, and a file that is there and
-    is another one.
+    Raises DataError for an address that is none or does not answer, bytes with another checksum, and a file that is
+    there and is another one.
     """
-    if not download.url.startswith(("http://", "https://")) or not download.path.name:
-        raise DataError(f"{download.url}: expected the http or https address of a file")
+    name_in(download.url)
     if download.path.exists():
         if download.checksum and _digest(download.path, download.checksum.algorithm) != download.checksum.value:
             raise DataError(f"{download.path}: exists, and has another {download.checksum.algorithm} than asked for")
         return download.path
     try:
-        download.folder.mkdir(parents=True, exist_ok=True)
+        download.path.parent.mkdir(parents=True, exist_ok=True)
         _complete(download, shown)
         _verify(download)
         os.replace(download.partial, download.path)
@@ -139,7 +156,7 @@ def _receive(download: Download, shown: Shown) -> None:
     """One request for what is missing, into the partial file."""
     have = _length(download.partial)
     version = _noted(download).get("version", "") if have else ""
-    headers = {"User-Agent": "opframe", "Accept-Encoding": "identity"}
+    headers = dict(_HEADERS)
     if version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     try:

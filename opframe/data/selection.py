@@ -12,7 +12,7 @@ from rich.console import Console
 from opframe.config import ProblemsError, make_converter
 from opframe.console import Preparation
 from opframe.data.mixture import Source, excluded_of
-from opframe.settings import Data, Resize, check_labels
+from opframe.settings import Data, File, Resize, check_labels
 from opframe.toml import load_tables
 from opframe_registry import Catalog, ConfigError, Dataset, Objective, Split, Trajectories, did_you_mean
 
@@ -26,6 +26,7 @@ class Selection:
     data: Data | None = None
     datasets: tuple[Dataset, ...] = field(validator=min_len(1))
     zero_shot: tuple[Dataset, ...] = field(default=())
+    files: tuple[File, ...] = field(default=())
     objective: Objective | None = None
 
     @zero_shot.validator

@@ -21,14 +21,22 @@ class PDEArena(Dataset):
     """PDEArena: smoke in 2-D Navier-Stokes flow (also conditioned), shallow water on the sphere.
 
     The folder holds NavierStokes2D_{train,valid,test}_*.h5, or {train,valid,test}/**/*.nc with one run of the
-    shallow-water model each. Training reads the files for train, evaluation those that `test_split` names.
+    shallow-water model each. Training reads the files for train, or with `train_split` = "train+valid" also, after
+    them, those for valid, as DPOT does; evaluation those that `test_split` names.
     """
 
     name: ClassVar[str] = "pdearena"
     url: Location = field(metadata={"help": "folder of the published files"})
+    train_split: Literal["train", "train+valid"] = field(
+        default="train", metadata={"help": "which published files are used for training"}
+    )
     test_split: Literal["test", "valid"] = field(
         default="test", metadata={"help": "which published files are used for evaluation"}
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.train_split == "train+valid" and self.test_split == "valid":
+            raise ValueError('test_split = "valid" would evaluate on what train_split = "train+valid" trains on')
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the folder or file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -10,8 +10,9 @@ import numpy as np
 from attrs import frozen
 
 from opframe.data.arrays import ArrayTrajectories, Part, Variable
-from opframe.data.splits import chosen, share
-from opframe.data.storage import explained, find_dataset, find_files, open_hdf5
+from opframe.data.splits import Share, chosen, share
+from opframe.data.storage import each, find_dataset, find_files
+from opframe.data.stores import Stores
 from opframe_registry import DataError, Metadata, Split
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ _SPHERE = {"u": "t1xy", "v": "t1xy", "div": "t1xy", "vor": "t1xy", "pres": "txy"
 
 def open_pdearena(component: PDEArena, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the folder, or the file and what it holds."""
-    name = component.test_split if split == "test" else "train"
-    if files := find_files(component.url, f"NavierStokes2D_{name}_*.h5"):
-        return _open_smoke(component, split, name, files)
-    if files := find_files(component.url, f"{name}/**/*.nc"):
-        return _open_sphere(component, split, files)
+    names = [component.test_split] if split == "test" else component.train_split.split("+")
+    smoke = {name: find_files(component.url, f"NavierStokes2D_{name}_*.h5") for name in names}
+    if all(smoke.values()):
+        return _open_smoke(component, split, smoke)
+    sphere = {name: find_files(component.url, f"{name}/**/*.nc") for name in names}
+    if all(sphere.values()):
+        return _open_sphere(component, split, [file for files in sphere.values() for file in files])
+    name = next((name for name in names if not smoke[name] and not sphere[name]), names[0])
     raise DataError(
         f"{component.title}: {component.url} holds neither NavierStokes2D_{name}_*.h5 nor {name}/**/*.nc "
         f"(or does not exist){_found(component.url)}"
@@ -43,7 +47,7 @@ def _found(folder: str) -> str:
 class _SmokeFile:
     """What one file of the Navier-Stokes sets says of its trajectories; not every one gives their buoyancy."""
 
-    part: Part
+    count: int
     frames: int
     grid: tuple[int, int]
     buoyancy: tuple[float, ...]
@@ -51,9 +55,10 @@ class _SmokeFile:
     spacing: tuple[float, ...] | None
 
 
-def _open_smoke(component: PDEArena, split: Split, name: str, files: Sequence[str]) -> ArrayTrajectories:
-    described = [_describe_smoke(file, name) for file in files]
-    first, have = described[0], sum(item.part.count for item in described)
+def _open_smoke(component: PDEArena, split: Split, files: Mapping[str, Sequence[str]]) -> ArrayTrajectories:
+    stores, groups = Stores(), {file: name for name, several in files.items() for file in several}
+    described = each(lambda url: _ask_smoke(stores, url, groups[url]), groups)
+    first, have = described[0], sum(item.count for item in described)
     part = share(component, split, component.url, have, separate=True)
     buoyancy = [value for item in described for value in item.buoyancy][part.first : part.first + part.count]
     metadata = Metadata(
@@ -69,29 +74,33 @@ def _open_smoke(component: PDEArena, split: Split, name: str, files: Sequence[st
         units=("",) * len(_SMOKE),
         spacing=first.spacing,
         parameters={"buoyancy": _shortened(buoyancy)} if len(buoyancy) == part.count else {},
-        split=f"{part.words}, published as '{name}'",
+        split=f"{part.words}, published as '{' and '.join(files)}'",
     )
-    variables = [Variable(path=f"{name}/{channel}", axes="ntxy") for channel in _SMOKE]
-    return ArrayTrajectories(
-        metadata=metadata, parts=chosen([item.part for item in described], part), variables=variables
-    )
+    whole = [
+        Part(url=url, count=item.count, group=name) for (url, name), item in zip(groups.items(), described, strict=True)
+    ]
+    variables = [Variable(path=f"{{group}}/{channel}", axes="ntxy") for channel in _SMOKE]
+    return ArrayTrajectories(metadata=metadata, parts=chosen(whole, part), variables=variables, stores=stores)
 
 
-def _describe_smoke(url: str, name: str) -> _SmokeFile:
-    with open_hdf5(url) as file, explained(url):
-        shapes = {channel: find_dataset(url, file, f"{name}/{channel}").shape for channel in _SMOKE}
-        shape = shapes["u"]
-        if len(shape) != 4 or len(set(shapes.values())) != 1:
-            found = ", ".join(f"{channel} {value}" for channel, value in shapes.items())
-            raise DataError(f"{url}: expected {', '.join(_SMOKE)} of one shape (N, T, X, Y) in '{name}'; found {found}")
-        buoyancy = _numbers(file, f"{name}/buo_y")
-        steps = [_numbers(file, f"{name}/{key}") for key in ("dx", "dy")]
-        # Of the times in the files, `t` spreads the frames over one interval too few; `dt` is what was computed with.
-        time_steps = _numbers(file, f"{name}/dt")
+def _ask_smoke(stores: Stores, url: str, name: str) -> _SmokeFile:
+    return stores.ask(url, lambda title, file: _describe_smoke(title, file, name), f"pdearena {name}")
+
+
+def _describe_smoke(url: str, file: h5py.File, name: str) -> _SmokeFile:
+    shapes = {channel: find_dataset(url, file, f"{name}/{channel}").shape for channel in _SMOKE}
+    shape = shapes["u"]
+    if len(shape) != 4 or len(set(shapes.values())) != 1:
+        found = ", ".join(f"{channel} {value}" for channel, value in shapes.items())
+        raise DataError(f"{url}: expected {', '.join(_SMOKE)} of one shape (N, T, X, Y) in '{name}'; found {found}")
+    buoyancy = _numbers(file, f"{name}/buo_y")
+    steps = [_numbers(file, f"{name}/{key}") for key in ("dx", "dy")]
+    # Of the times in the files, `t` spreads the frames over one interval too few; `dt` is what was computed with.
+    time_steps = _numbers(file, f"{name}/dt")
     if len(buoyancy) not in (0, shape[0]):
         raise DataError(f"{url}: '{name}/buo_y' has {len(buoyancy)} values for {shape[0]} trajectories")
     return _SmokeFile(
-        part=Part(url=url, count=shape[0]),
+        count=shape[0],
         frames=shape[1],
         grid=shape[2:],
         buoyancy=buoyancy,
@@ -115,27 +124,32 @@ def _shortened(values: Sequence[float]) -> tuple[float, ...]:
 
 def _open_sphere(component: PDEArena, split: Split, files: Sequence[str]) -> ArrayTrajectories:
     part = share(component, split, component.url, len(files), separate=True)
-    with open_hdf5(files[0]) as file, explained(files[0]):
-        found = {name: find_dataset(files[0], file, name) for name in _SPHERE}
-        shape = found["pres"].shape
-        if len(shape) != 3:
-            raise DataError(f"{files[0]}: 'pres' has shape {shape}, expected (T, latitude, longitude)")
-        metadata = Metadata(
-            trajectories=part.count,
-            frames=shape[0],
-            grid=shape[1:],
-            channels=tuple(_SPHERE),
-            predicted=tuple(_SPHERE),
-            boundary="sphere",
-            time_step=_even_step(_numbers(file, "time")),
-            source="PDEArena, shallow water on the sphere (Gupta and Brandstetter, 2022)",
-            license="MIT",
-            units=tuple(_unit(item.attrs.get("units", "")) for item in found.values()),
-            split=part.words,
-        )
+    stores = Stores()
+    metadata = stores.ask(files[0], lambda url, file: _describe_sphere(url, file, part), "pdearena")
     variables = [Variable(path=name, axes=axes) for name, axes in _SPHERE.items()]
     return ArrayTrajectories(
-        metadata=metadata, parts=chosen([Part(url=url) for url in files], part), variables=variables
+        metadata=metadata, parts=chosen([Part(url=url) for url in files], part), variables=variables, stores=stores
+    )
+
+
+def _describe_sphere(url: str, file: h5py.File, part: Share) -> Metadata:
+    """What the first file says; that the others have its shape is seen when they are read."""
+    found = {name: find_dataset(url, file, name) for name in _SPHERE}
+    shape = found["pres"].shape
+    if len(shape) != 3:
+        raise DataError(f"{url}: 'pres' has shape {shape}, expected (T, latitude, longitude)")
+    return Metadata(
+        trajectories=part.count,
+        frames=shape[0],
+        grid=shape[1:],
+        channels=tuple(_SPHERE),
+        predicted=tuple(_SPHERE),
+        boundary="sphere",
+        time_step=_even_step(_numbers(file, "time")),
+        source="PDEArena, shallow water on the sphere (Gupta and Brandstetter, 2022)",
+        license="MIT",
+        units=tuple(_unit(item.attrs.get("units", "")) for item in found.values()),
+        split=part.words,
     )
 
 
