@@ -9,6 +9,7 @@ import torch
 from attrs import evolve, frozen
 from torch import nn
 
+from opframe.data.grids import order_by_grid
 from opframe.data.loading import Plan, Windows
 from opframe.data.mixture import Source, channel_slots, open_source
 from opframe.data.normalization import Normalization
@@ -61,7 +62,7 @@ def open_sources(experiment: Experiment) -> Sources:
     )
     for source in (*train, *test, *zero_shot):
         _check_fit(source, fields)
-        check_resize(source.title, source.metadata.grid, fields.grid, data.resize)
+        check_resize(source.title, source.metadata.grid, source.seen(fields).grid, data.resize)
     return Sources(train=train, test=test, zero_shot=zero_shot, fields=fields)
 
 
@@ -112,6 +113,29 @@ def build_backbone(experiment: Experiment, fields: Fields) -> nn.Module:
     return experiment.backbone.build(fields)
 
 
+@torch.no_grad()
+def check_grids(backbone: nn.Module, sources: Sources) -> None:
+    """Let the network predict once on every grid that is not its own, in evaluation mode.
+
+    Raises ConfigError naming the dataset whose grid it does not take.
+    """
+    fields = sources.fields
+    backbone.eval()
+    device = next(backbone.parameters()).device
+    every = (*sources.train, *sources.test, *sources.zero_shot)
+    for grid, title in {source.seen(fields).grid: source.title for source in reversed(every)}.items():
+        if grid == fields.grid:
+            continue
+        try:
+            backbone(torch.zeros(1, fields.history, len(fields.channels), *grid, device=device))
+        except (ConfigError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"data.resize = 'native': {title} is given on the grid {list(grid)}, on which the backbone cannot "
+                f"work ({error}); change the backbone's keys, or let the data be resized, as with data.resize = "
+                "'bilinear'"
+            ) from error
+
+
 def initialise(experiment: Experiment, backbone: nn.Module, fields: Fields, catalog: Catalog) -> Transfer | None:
     """Load the trained weights that the experiment begins with, if any. Raises OpframeError."""
     init = experiment.init
@@ -127,9 +151,12 @@ def build_loss(experiment: Experiment, fields: Fields) -> LossFunction:
 
 
 def build_order(experiment: Experiment, sources: Sequence[Source]) -> Order:
-    """The order of the training windows."""
+    """The order of the training windows, in batches of one grid where nothing is resized."""
     frames = experiment.data.history + experiment.objective.frames
-    return experiment.sampler.build([source.population(frames) for source in sources])
+    populations = [source.population(frames) for source in sources]
+    if experiment.data.resize == "native":
+        return order_by_grid(experiment.sampler.build, populations, [source.metadata.grid for source in sources])
+    return experiment.sampler.build(populations)
 
 
 def build_optimizer(experiment: Experiment, backbone: nn.Module) -> torch.optim.Optimizer:

@@ -36,6 +36,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     transferred = assembly.initialise(experiment, backbone, sources.fields, catalog)
     for line in transferred.summary() if transferred else ():
         console.print(line, highlight=False, soft_wrap=True)
+    assembly.check_grids(backbone, sources)
     assembly.build_optimizer(experiment, backbone)
     frozen = sum(weight.numel() for weight in backbone.parameters() if not weight.requires_grad)
     if frozen:

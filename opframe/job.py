@@ -25,7 +25,7 @@ from opframe.folder import RunFolder
 from opframe.journal import Journal
 from opframe.settings import Experiment
 from opframe.trainer import Outcome, Trainer, wrap
-from opframe_registry import Catalog, ConfigError, Fields
+from opframe_registry import Catalog, ConfigError
 
 
 @frozen(kw_only=True)
@@ -64,7 +64,7 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     experiment = request.experiment
     started = time.monotonic()
     sources = assembly.open_sources(experiment)
-    backbone = _begin(request, folder, sources.fields, processes, console)
+    backbone = _begin(request, folder, sources, processes, console)
     evaluator = _evaluator(experiment, sources, processes)
     if processes.leads:
         for line in left_out(sources.train):
@@ -91,14 +91,16 @@ def evaluate(request: Request, console: Console) -> None:
         folder.claim(experiment, request.resume, request.how_to_continue)
         prepare(experiment, console)
         sources = assembly.open_sources(experiment)
-        backbone = _begin(request, folder, sources.fields, processes, console)
+        backbone = _begin(request, folder, sources, processes, console)
         facts = _facts(experiment, processes, [_size(experiment, backbone)], "evaluated without training")
         _report(experiment, folder, _evaluator(experiment, sources, processes), backbone, facts, console)
 
 
-def _begin(request: Request, folder: RunFolder, fields: Fields, processes: Processes, console: Console) -> nn.Module:
+def _begin(
+    request: Request, folder: RunFolder, sources: assembly.Sources, processes: Processes, console: Console
+) -> nn.Module:
     """The network as training begins, and a run folder that says what it is."""
-    experiment = request.experiment
+    experiment, fields = request.experiment, sources.fields
     backbone = assembly.build_backbone(experiment, fields)
     resumed = latest_step(folder.checkpoints) is not None
     transferred = None if resumed else assembly.initialise(experiment, backbone, fields, request.catalog)
@@ -110,7 +112,9 @@ def _begin(request: Request, folder: RunFolder, fields: Fields, processes: Proce
         if transferred:
             write_atomically(folder.path / "init.json", transferred.to_json())
     processes.wait()
-    return backbone.to(processes.device)
+    backbone.to(processes.device)
+    assembly.check_grids(backbone, sources)
+    return backbone
 
 
 def _evaluator(experiment: Experiment, sources: assembly.Sources, processes: Processes) -> Evaluator:
@@ -204,10 +208,16 @@ def _facts(experiment: Experiment, processes: Processes, done: list[str], when: 
     return [
         *done,
         *begun,
-        f"grid {'x'.join(map(str, experiment.data.grid))}, {experiment.data.history} frames of history",
+        f"{_grids(experiment)}, {experiment.data.history} frames of history",
         f"{processes.count} process(es) on {processes.device.type}, {when}",
         "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
     ]
+
+
+def _grids(experiment: Experiment) -> str:
+    grid = "x".join(map(str, experiment.data.grid))
+    native = experiment.data.resize == "native"
+    return f"every dataset on its own grid, a network made for {grid}" if native else f"grid {grid}"
 
 
 def _report(

@@ -21,7 +21,7 @@ from opframe.data import packed
 from opframe.data.health import blocks
 from opframe.data.mixture import Source, check_finite
 from opframe.data.moments import Moments, moments
-from opframe.data.resizing import resize
+from opframe.data.resizing import check_resize, resize
 from opframe.data.selection import Part
 from opframe_registry import ConfigError, DataError, Dataset, Metadata
 
@@ -68,7 +68,7 @@ class Packing:
 def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, compressed: bool) -> list[Packing]:
     """One file for each part, FOLDER/label/split.h5. Test data keep their grid: errors are measured on it.
 
-    Raises ConfigError where two labels would share a folder, or a grid has another number of axes.
+    Raises ConfigError where two labels would share a folder, or data cannot come to the grid.
     """
     names: dict[str, str] = {}
     for part in parts:
@@ -78,6 +78,8 @@ def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, comp
         own = part.trajectories.metadata.grid
         if grid is not None and len(own) != len(grid):
             raise ConfigError(f"data.grid: {list(grid)} has {len(grid)} axes, but {part.title} has {len(own)}")
+        if grid is not None and part.split == "train":
+            check_resize(part.title, own, grid, part.resize)
     return [
         Packing(
             part=part,

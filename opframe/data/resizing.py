@@ -25,7 +25,29 @@ def resize(frames: Tensor, grid: Grid, mode: Resize = "bilinear") -> Tensor:
 
 def _linear(frames: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation with half-pixel centres, as DPOT resizes."""
+    if len(grid) > 1 and _doubles(tuple(frames.shape[2:]), grid):
+        return _doubled(frames, grid)
     return interpolate(frames, size=grid, mode=_LINEAR[len(grid)], align_corners=False)
+
+
+def _doubles(native: Grid, grid: Grid) -> bool:
+    """Whether `_doubled` gives torch's numbers to the last bit, which on smaller grids are rounded in another way."""
+    return grid == tuple(2 * own for own in native) and sum(grid) > 128 and grid[-1] % 16 == 0
+
+
+def _doubled(frames: Tensor, grid: Grid) -> Tensor:
+    """The same in less than half the time, one axis after another: torch repeats the sums of a row for every new row.
+
+    What lies behind an axis is given to torch as channels that are last in memory, which it computes as vectors.
+    """
+    result = interpolate(frames.reshape(1, -1, frames.shape[-1]), size=grid[-1], mode="linear")
+    result = result.reshape(*frames.shape[:-1], grid[-1])
+    for axis in range(result.ndim - 2, 1, -1):
+        before, own, behind = result.shape[:axis], result.shape[axis], result.shape[axis + 1 :]
+        rows = result.reshape(-1, own, 1, behind.numel()).permute(0, 3, 1, 2)
+        rows = interpolate(rows, size=(grid[axis - 2], 1), mode="bilinear")
+        result = rows.permute(0, 2, 3, 1).reshape(*before, grid[axis - 2], *behind)
+    return result
 
 
 def _fourier(frames: Tensor, grid: Grid) -> Tensor:
@@ -79,10 +101,12 @@ _MODES: dict[Resize, Callable[[Tensor, Grid], Tensor]] = {
 
 
 def check_resize(title: str, native: Grid, grid: Grid, mode: Resize) -> None:
-    """Raises ConfigError where a dataset's grid cannot become the model's in this way, naming both."""
+    """Raises ConfigError where a dataset's grid cannot become another in this way, naming both."""
     pairs = list(zip(native, grid, strict=True))
     what = f"data.resize = '{mode}': {title} is given on the grid {list(native)}, and data.grid = {list(grid)}"
     if mode == "average" and any(own % size for own, size in pairs):
         raise ConfigError(f"{what}; averaging takes a whole number of its points for each point of the model")
     if mode == "crop" and any(own < size for own, size in pairs):
         raise ConfigError(f"{what}; a part of it cannot have more points")
+    if mode == "native" and native != grid:
+        raise ConfigError(f"{what}; it stays as it is; choose how to resize it, such as 'bilinear' or 'average'")

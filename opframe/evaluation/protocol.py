@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from opframe.data.mixture import Source, evaluation_mask, read_frames
 from opframe.distributed import Processes
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
+from opframe.layers.derived import constant_weights
 from opframe_registry import Fields, Prediction
 
 Forecast = Callable[[Tensor, int], Tensor]
@@ -130,7 +131,7 @@ class Evaluator:
 
     def _dataset(self, source: Source, forecasts: dict[str, Forecast], zero_shot: bool) -> DatasetReport:
         count = min(source.metadata.trajectories, self.limit or source.metadata.trajectories)
-        mask = evaluation_mask(source.metadata, self.fields).to(self.processes.device)
+        mask = evaluation_mask(source.metadata, source.seen(self.fields)).to(self.processes.device)
         sums = {name: torch.zeros(1 + source.rollout, dtype=torch.float64) for name in forecasts}
         for trajectories in self._shares(count):
             history, future = self.read(source, trajectories)
@@ -167,7 +168,7 @@ class Evaluator:
     @torch.no_grad()
     def run(self, forecast: Forecast, history: Tensor, frames: int) -> Tensor:
         """A forecast under the precision of training."""
-        with torch.autocast(history.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with constant_weights(), torch.autocast(history.device.type, torch.bfloat16, enabled=self.bfloat16):
             return forecast(history, frames)
 
     def limited(self, limit: int | None) -> Evaluator:

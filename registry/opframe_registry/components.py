@@ -100,7 +100,8 @@ class Published:
 class Backbone(Component):
     """A network that maps (B, T, C, *grid) to a Prediction.
 
-    `build` obeys `normalize`, or raises ConfigError where the network has no such option.
+    `build` obeys `normalize`, or raises ConfigError where the network has no such option. The network may be given
+    other grids than the one it is built for, and raises ConfigError for those it does not take.
     """
 
     kind: ClassVar[str] = "backbone"

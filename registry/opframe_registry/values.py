@@ -93,7 +93,7 @@ class Prediction:
 
 @frozen(kw_only=True, eq=False)
 class Batch:
-    """Training windows on the model's grid.
+    """Training windows of one grid.
 
     `inputs` (B, history, C, *grid), `targets` (B, frames, C, *grid), `mask` broadcasts against the
     targets, `dataset` (B,) says where a sample comes from and `seeds` (B,) is each sample's own seed,
