@@ -131,6 +131,38 @@ def test_any_grid_of_whole_patches_works_and_samples_do_not_mix(fields: Fields, 
     assert difference(together.detach(), alone.detach()) <= 1e-5
 
 
+def adapted_to(settings: DPOT, network: nn.Module, old: Fields, new: Fields) -> nn.Module:
+    """The network for other fields, with the same weights as far as they fit."""
+    weights, result = network.state_dict(), settings.build(new)
+    fresh = result.state_dict()
+    adapted = {name: settings.adapt(name, weight, fresh[name], old, new, weights) for name, weight in weights.items()}
+    result.load_state_dict({name: change.weight for name, change in adapted.items() if change is not None})
+    return result
+
+
+@pytest.mark.parametrize("modes", [32, 2])
+@pytest.mark.parametrize(("own", "other"), [((16, 16), (8, 8)), ((8, 16), (24, 12)), ((4, 8, 16), (8, 8, 4))])
+def test_another_grid_is_predicted_as_by_the_network_adapted_to_it(
+    own: tuple[int, ...], other: tuple[int, ...], modes: int
+) -> None:
+    torch.manual_seed(0)
+    settings = DPOT(width=16, depth=2, heads=2, patch=4, modes=modes, normalize=True, classes=2)
+    network = settings.build(grid_of(2, *own))
+    inputs = torch.randn(2, 4, 2, *other)
+    prediction = network(inputs)
+    expected = adapted_to(settings, network, grid_of(2, *own), grid_of(2, *other))(inputs)
+    assert difference(prediction.field.detach(), expected.field.detach()) <= 1e-6
+    assert difference(prediction.class_logits.detach(), expected.class_logits.detach()) <= 1e-6
+    (prediction.field.sum() + prediction.class_logits.sum()).backward()
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+
+
+def test_a_batch_on_a_grid_that_patches_do_not_divide_is_refused() -> None:
+    network = DPOT(width=16, heads=2, patch=4).build(grid_of(1, 8, 8))
+    with pytest.raises(ConfigError, match=r"patch = 4 does not divide the grid 12×10; set patch to one of 1, 2,"):
+        network(torch.randn(1, 4, 1, 12, 10))
+
+
 def test_normalisation_makes_predictions_follow_a_change_of_units() -> None:
     torch.manual_seed(0)
     network = DPOT(width=16, depth=1, heads=2, patch=4, normalize=True).build(grid_of(2, 8, 8))
@@ -141,16 +173,16 @@ def test_normalisation_makes_predictions_follow_a_change_of_units() -> None:
     assert difference(scaled.detach(), (100 * network(inputs).field + 7).detach()) <= 1e-4
 
 
-@pytest.mark.parametrize("grid", [(8, 8), (8, 4, 4)])
-def test_the_computation_compiles_to_one_graph(grid: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("own", "other"), [((8, 8), (8, 8)), ((8, 4, 4), (8, 4, 4)), ((8, 8), (16, 12))])
+def test_the_computation_compiles_to_one_graph_on_any_grid(own: tuple[int, ...], other: tuple[int, ...]) -> None:
     graphs = []
 
     def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
         graphs.append(graph)
         return graph.forward
 
-    network = DPOT(width=16, depth=1, heads=2, patch=4, normalize=True, classes=2).build(grid_of(2, *grid))
-    inputs = torch.randn(2, 4, 2, *grid)
+    network = DPOT(width=16, depth=1, heads=2, patch=4, normalize=True, classes=2).build(grid_of(2, *own))
+    inputs = torch.randn(2, 4, 2, *other)
     compiled = torch.compile(network, backend=count, fullgraph=True)(inputs)
     assert len(graphs) == 1
     assert torch.equal(compiled.field, network(inputs).field)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from opframe.layers.attention import FourierAttention
 from opframe.layers.dense import Pointwise, TokenNorm
+from opframe.layers.derived import constant_weights, derived
 from opframe.layers.patch_transformer import Mixed, PatchTransformer
 from opframe.layers.patches import PatchConvolution, PatchExpansion, gather_patches, scatter_patches
 from opframe_dpot import DPOT
@@ -39,6 +44,20 @@ def test_fourier_attention_is_the_complex_perceptron_on_the_kept_corner(grid: tu
     full[corner] = (torch.einsum("b...he,hef->b...hf", hidden, w2) + b2).flatten(-2)
     expected = torch.fft.irfftn(full, s=grid, dim=axes, norm="ortho")
     assert difference(attention(z), expected) <= 1e-6
+
+
+def test_attention_on_a_grid_that_came_in_inference_mode_can_be_trained_and_changed() -> None:
+    torch.manual_seed(0)
+    attention, expected = FourierAttention(16, 4, (4, 4), 3), FourierAttention(16, 4, (6, 5), 3)
+    expected.load_state_dict(attention.state_dict())
+    z = torch.randn(2, 6, 5, 16)
+    with torch.inference_mode():
+        attention(z)
+    attention(z).sum().backward()
+    for same in (attention, copy.deepcopy(attention), pickle.loads(pickle.dumps(attention))):
+        assert torch.equal(same(z), expected(z))
+        assert same.state_dict().keys() == {"w1", "w2", "b1", "b2"}
+    assert torch.equal(attention.double()(z.double()), expected.double()(z.double()))
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -119,3 +138,107 @@ def test_without_blocks_a_patch_is_predicted_from_itself_alone(axes: int) -> Non
     moved = (network(changed).field - network(u).field).abs() > 0
     assert moved[patch].all()
     assert moved.sum() == moved[patch].numel()
+
+
+def patch_transformer(grid: tuple[int, ...] = (4, 4)) -> PatchTransformer:
+    fields = Fields(channels=("u",), grid=grid, history=2)
+    return PatchTransformer(DPOT(width=8, heads=1, patch=2), fields, [])
+
+
+@torch.no_grad()
+def test_what_is_derived_from_weights_is_made_once_within_constant_weights() -> None:
+    made: list[int] = []
+
+    def function(weight: Tensor, factor: int) -> Tensor:
+        made.append(factor)
+        return factor * weight
+
+    weight = nn.Parameter(torch.ones(3))
+    with constant_weights():
+        for factor in (2, 3, 2, 3):
+            assert torch.equal(derived(function, weight, factor), factor * weight)
+        assert made == [2, 3]
+        with torch.enable_grad():
+            assert derived(function, weight, 2).requires_grad
+        with constant_weights():
+            derived(function, weight, 2)
+        derived(function, weight, 2)
+        assert made == [2, 3, 2, 2]
+    derived(function, weight, 2)
+    assert made == [2, 3, 2, 2, 2]
+
+
+def a_step(network: nn.Module, fused: bool) -> None:
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.Adam(network.parameters(), lr=0.1, fused=fused).step()
+
+
+def other_memory(network: nn.Module) -> None:
+    for weight in network.parameters():
+        for value in (torch.zeros_like(weight), torch.ones_like(weight)):
+            weight.data = value
+
+
+def other_parameters(network: nn.Module) -> None:
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(weight + 1))
+
+
+CHANGES: dict[str, Callable[[nn.Module], object]] = {
+    "a step of Adam": lambda network: a_step(network, fused=False),
+    "a step of fused Adam": lambda network: a_step(network, fused=True),
+    "other weights loaded": lambda network: network.load_state_dict(patch_transformer().state_dict()),
+    "other weights assigned": lambda network: network.load_state_dict(patch_transformer().state_dict(), assign=True),
+    "copied in place": lambda network: [weight.copy_(weight + 1) for weight in network.parameters()],
+    "other memory": other_memory,
+    "other parameters": other_parameters,
+    "other precision": lambda network: network.bfloat16().float(),
+    "a mean of weights": lambda network: torch._foreach_lerp_(
+        list(network.parameters()), list(patch_transformer().parameters()), 0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@torch.no_grad()
+def test_changed_weights_are_seen_within_constant_weights(change: str) -> None:
+    torch.manual_seed(0)
+    network, u = patch_transformer(), torch.randn(1, 2, 1, 4, 4)
+    with constant_weights():
+        before = network(u).field
+        CHANGES[change](network)
+        with torch.enable_grad():  # nothing is remembered with gradients
+            expected = network(u).field
+        assert not torch.equal(expected, before)
+        assert torch.equal(network(u).field, expected)
+
+
+@torch.no_grad()
+def test_constant_weights_change_no_prediction() -> None:
+    torch.manual_seed(0)
+    network, other, u = patch_transformer(), patch_transformer(), torch.randn(1, 2, 1, 4, 4)
+    copies = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]
+    expected, of_other, large = network(u).field, other(u).field, network(u.repeat(1, 1, 1, 2, 3)).field
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = network(u).field
+    with constant_weights(), torch.inference_mode():
+        network(u)
+        assert torch.equal(other(u).field, of_other)
+        assert torch.equal(network(u.repeat(1, 1, 1, 2, 3)).field, large)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network(u).field, rounded)
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        for same in (network, *copies, compiled):
+            assert torch.equal(same(u).field, expected)
+        assert torch.equal(network.double()(u.double()).field, copies[0].double()(u.double()).field)
+
+
+def test_weights_made_in_inference_mode_work_within_constant_weights() -> None:
+    with torch.inference_mode(), constant_weights():
+        network, u = patch_transformer(), torch.randn(1, 2, 1, 4, 4)
+        before = network(u).field
+        for weight in network.parameters():
+            weight.add_(1)
+        assert not torch.equal(network(u).field, before)

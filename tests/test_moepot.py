@@ -377,6 +377,21 @@ def test_weights_fit_another_grid_and_other_channels() -> None:
         assert adapted.weight.shape == fresh[name].shape, name
 
 
+@pytest.mark.parametrize(("own", "other"), [((16, 16), (8, 12)), ((4, 8, 8), (8, 8, 4))])
+def test_another_grid_is_predicted_and_routed_as_by_the_network_adapted_to_it(
+    own: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    old, new = grid_of(1, *own), grid_of(1, *other)
+    network, adapted = SMALL.build(old).eval(), SMALL.build(new).eval()
+    weights = network.state_dict()
+    changes = {name: SMALL.adapt(name, weights[name], w, old, new, weights) for name, w in adapted.state_dict().items()}
+    adapted.load_state_dict({name: change.weight for name, change in changes.items() if change is not None})
+    inputs = torch.randn(3, 4, 1, *other)
+    assert difference(network(inputs).field.detach(), adapted(inputs).field.detach()) <= 1e-6
+    assert difference(router_scores(network, inputs), router_scores(adapted, inputs)) <= 1e-6
+
+
 def test_with_another_number_of_experts_the_last_layer_of_the_gate_has_no_use() -> None:
     fields, fewer = grid_of(1, 8, 8), evolve(SMALL, routed_experts=4)
     weights, fresh = SMALL.build(fields).state_dict(), fewer.build(fields).state_dict()

@@ -15,14 +15,13 @@ from collections.abc import Callable, Mapping
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.nn import functional
 
 from opframe.layers.dense import unit_interval
+from opframe.layers.embedding import resize_position
 from opframe_registry import Adapted, Backbone, Fields
 
 _FIRST, _FREQUENCIES = "patch_embed.proj.0.weight", "time_agg_layer.gamma"
 _OF_SPACE = ("patch_embed.", "pos_embed", "out_layer.")
-_LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 _LEAST_COSINE = 0.05
 
 
@@ -73,13 +72,13 @@ def adapt_patch_transformer(
 
 
 def _position(change: _Change) -> Adapted | None:
-    """(1, D, X', Y') resized as data are: linearly, with half-pixel centres."""
+    """(1, D, X', Y')."""
     weight, fresh = change.weight, change.fresh
     if weight.shape == fresh.shape:
         return Adapted(weight=weight)
     if weight.shape[:2] != fresh.shape[:2]:
         return None
-    resized = functional.interpolate(weight, size=fresh.shape[2:], mode=_LINEAR[fresh.ndim], align_corners=False)
+    resized = resize_position(weight, fresh.shape[2:])
     old, new = ("x".join(map(str, tensor.shape[2:])) for tensor in (weight, fresh))
     return Adapted(weight=resized, how=f"position embedding resized from {old} to {new}")
 

@@ -19,7 +19,7 @@ class FourierAttention(nn.Module):
 
     Kept is the corner [:modes, :modes] of the half spectrum, as published: with modes < X' the negative
     frequencies along X' are lost. The transforms are separable products with small real matrices, which on
-    grids of patches are faster than an FFT and stay channels-last.
+    grids of patches are faster than an FFT and stay channels-last. The weights are those of any grid.
     """
 
     def __init__(self, width: int, heads: int, patches: Sequence[int], modes: int) -> None:
@@ -37,7 +37,7 @@ class FourierAttention(nn.Module):
         rows = parts.permute(4, 0, 1, 3, 2, 5).flatten(1, 3).flatten(2)  # (h, B·K·L, 2·E)
         parts = torch.unflatten(self._perceptron(rows), -1, (2, -1))
         parts = torch.unflatten(parts, 1, (*modes.shape[:2], -1))  # (h, B, K, L, 2, E)
-        return self.transform.inverse(parts.permute(1, 2, 4, 3, 0, 5).flatten(3))
+        return self.transform.inverse(parts.permute(1, 2, 4, 3, 0, 5).flatten(3), z.shape[1:-1])
 
     def _perceptron(self, rows: Tensor) -> Tensor:
         """Rows [re, im] of every head, (h, N, 2E) -> the same. GELU acts on both parts."""

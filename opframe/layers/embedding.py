@@ -7,12 +7,15 @@ M = C·P + N + 1 channels inside the patch embedding, γ frequencies of the temp
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from opframe.layers.dense import Pointwise, dense, full_precision, unit_interval
+from opframe.layers.derived import derived
 from opframe.layers.patches import PatchConvolution
 
 
@@ -38,19 +41,12 @@ class PatchEmbedding(nn.Module):
 
 
 class TemporalAggregation(nn.Module):
-    """The matrices A_t = diag(cos(t·γ)) W_t, t from 0 to 1, that sum the frames up; without γ, A_t = W_t."""
+    """W and γ of the matrices that sum the frames up, which `embed` applies."""
 
     def __init__(self, frames: int, width: int, with_frequencies: bool) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.randn(frames, width, width) / (frames * math.sqrt(width)))
         self.gamma = nn.Parameter(2 ** torch.linspace(-10, 10, width)[None]) if with_frequencies else None
-
-    def forward(self) -> Tensor:
-        """(T, D, D), which multiply from the right."""
-        if self.gamma is None:
-            return self.w
-        t = unit_interval(len(self.w), self.w)[:, None]
-        return torch.cos(t * self.gamma)[..., None] * self.w
 
 
 def embed(u: Tensor, patches: PatchEmbedding, position: Tensor, aggregation: TemporalAggregation) -> Tensor:
@@ -58,11 +54,45 @@ def embed(u: Tensor, patches: PatchEmbedding, position: Tensor, aggregation: Tem
 
     From the activation inside the embedding on everything is linear: the second convolution (W₂, b₂), the
     position embedding p and the aggregation Σ_t (·) A_t. Hence z = Σ_t a_t (W₂ᵀ A_t) + (p + b₂) Σ_t A_t: one
-    product with T·M inputs, whose weight is folded from the parameters every time.
+    product with T·M inputs. On another grid than the position embedding's, that one is resized.
     """
     activated, second = patches(u), patches.second
     with full_precision(u):
-        matrices: Tensor = aggregation()  # (T, D, D)
-        folded = (second.weight.flatten(1).T @ matrices).flatten(0, 1)  # (T·M, D)
-        offset = (position[0].movedim(0, -1) + second.bias) @ matrices.sum(0)  # (X', Y', D)
-    return dense(activated.flatten(-2), folded.T) + offset
+        weights = (second.weight, second.bias, position, aggregation.w, aggregation.gamma)
+        folded, offset = derived(_fold, *weights, tuple(activated.shape[1:-2]))
+    return dense(activated.flatten(-2), folded) + offset
+
+
+def _fold(
+    weight: Tensor, bias: Tensor, position: Tensor, w: Tensor, gamma: Tensor | None, patches: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The A_tᵀ W₂ side by side, (D, T·M), and (p + b₂) Σ_t A_t, (X', Y', D); A_t = diag(cos(t·γ)) W_t, or W_t.
+
+    The A_t themselves, as large as all W_t, are not made.
+    """
+    cosines = _cosines(w, gamma)  # (T, D)
+    summed = cosines.T[:, None] @ w.transpose(0, 1)  # (D, 1, D)
+    offset = (resize_position(position, patches)[0].movedim(0, -1) + bias) @ summed[:, 0]
+    folded = (weight.flatten(1).T * cosines[:, None]) @ w  # (T, M, D); last, so that the gradient of w has its layout
+    return folded.flatten(0, 1).T, offset
+
+
+def _cosines(w: Tensor, gamma: Tensor | None) -> Tensor:
+    """cos(t·γ), t from 0 to 1, of T frames: (T, D); without γ, ones."""
+    if gamma is None:
+        return w.new_ones(w.shape[:2])
+    return torch.cos(unit_interval(len(w), w)[:, None] * gamma)
+
+
+def resize_position(position: Tensor, patches: Sequence[int]) -> Tensor:
+    """(1, D, X', Y') on another grid of patches, as data are resized: linearly, with half-pixel centres.
+
+    A product with a small matrix along each axis: unlike torch's interpolation, its gradient is deterministic on a GPU.
+    """
+    for axis, points in enumerate(patches, start=2):
+        old = position.shape[axis]
+        if old != points:
+            unit = torch.eye(old, dtype=position.dtype, device=position.device)[None]
+            weights = functional.interpolate(unit, size=points, mode="linear", align_corners=False)[0]  # (old, new)
+            position = (position.movedim(axis, -1) @ weights).movedim(-1, axis)
+    return position

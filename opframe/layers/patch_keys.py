@@ -57,15 +57,20 @@ def check_fields(name: str, keys: PatchKeys, fields: Fields) -> None:
     """Raise ConfigError where the backbone of that name cannot work on the fields."""
     if len(fields.grid) not in (2, 3):
         raise ConfigError(f"[backbone] {name} works on 2-D and 3-D grids, but the data's is {_shape(fields.grid)}")
-    if any(points % keys.patch for points in fields.grid):
-        raise ConfigError(
-            f"[backbone] patch = {keys.patch} does not divide the grid {_shape(fields.grid)}; "
-            f"set patch to one of {_divisors(*fields.grid)}, or change data.grid"
-        )
+    check_patch(keys.patch, fields.grid)
     if 0 < keys.classes < len(fields.datasets):
         raise ConfigError(
             f"[backbone] classes = {keys.classes}, but the mixture has {len(fields.datasets)} datasets; "
             f"set classes to {len(fields.datasets)} or more, or to 0 for a network that does not classify"
+        )
+
+
+def check_patch(patch: int, grid: Sequence[int]) -> None:
+    """Raise ConfigError where a grid is not made of whole patches."""
+    if any(points % patch for points in grid):
+        raise ConfigError(
+            f"[backbone] patch = {patch} does not divide the grid {_shape(grid)}; "
+            f"set patch to one of {_divisors(*grid)}, or change data.grid"
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from opframe.layers.dense import Pointwise, full_precision
 from opframe.layers.embedding import PatchEmbedding, TemporalAggregation, embed
+from opframe.layers.patch_keys import check_patch
 from opframe.layers.patches import PatchExpansion, scatter_patches
 from opframe_registry import Fields, Prediction
 
@@ -65,7 +66,11 @@ class PatchTransformer(nn.Module):
         self.cls_head = _classification_head(width, settings.classes) if settings.classes else None
 
     def forward(self, u: Tensor) -> Prediction:
-        """Predict the next S frames, in the precision of `u` under autocast too."""
+        """Predict the next S frames, in the precision of `u` under autocast too.
+
+        Any grid of whole patches may come, with the axes of the one that the network was made for. Raises ConfigError.
+        """
+        check_patch(self.patch, u.shape[3:])
         if self.scale_feats_mu is None or self.scale_feats_sigma is None:
             return self._predict(self._tokens(u), u.dtype)
         σ, μ = torch.std_mean(u, dim=(1, *range(3, u.ndim)), keepdim=True)  # (B, 1, C, 1, 1)

@@ -5,10 +5,13 @@ Legend: B batch, T frames, C channels, X Y grid of N axes, P side of a patch, X'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from opframe.layers.dense import dense, full_precision, uniform, unit_interval
+from opframe.layers.derived import derived
 
 
 class PatchConvolution(nn.Module):
@@ -28,19 +31,20 @@ class PatchConvolution(nn.Module):
         """(B, T, C, X, Y) -> (B, X', Y', T, O)."""
         coordinates = self.weight.ndim - 1
         product = dense(gather_patches(u, self.weight.shape[-1]), self.weight[:, :-coordinates].flatten(1))
-        return product + self._coordinates(u)
-
-    def _coordinates(self, u: Tensor) -> Tensor:
-        """What coordinates and bias add: (X', Y', T, O)."""
-        patch, axes = self.weight.shape[-1], self.weight.ndim - 2
         with full_precision(u):
-            *along_axes, along_time = self.weight[:, -axes - 1 :].unbind(1)  # (O, P, P) each
-            added = unit_interval(u.shape[1], self.weight)[:, None] * along_time.flatten(1).sum(1) + self.bias
-            for axis in reversed(range(axes)):
-                weight = along_axes[axis].movedim(axis + 1, 1).reshape(len(self.bias), patch, -1).sum(2)  # (O, P)
-                along = unit_interval(u.shape[axis + 3], self.weight).view(-1, patch) @ weight.T  # (X', O)
-                added = along.view(-1, *[1] * (added.ndim - 1), len(weight)) + added
-            return added
+            return product + _coordinates(self.weight, self.bias, (u.shape[1], *u.shape[3:]))
+
+
+def _coordinates(weight: Tensor, bias: Tensor, sizes: Sequence[int]) -> Tensor:
+    """What coordinates and bias add: weight (O, C + N + 1, P, P), sizes (T, X, Y) -> (X', Y', T, O)."""
+    patch, (frames, *grid) = weight.shape[-1], sizes
+    *along_axes, along_time = weight[:, -len(grid) - 1 :].unbind(1)  # (O, P, P) each
+    added = unit_interval(frames, weight)[:, None] * along_time.flatten(1).sum(1) + bias
+    for axis in reversed(range(len(grid))):
+        steps = along_axes[axis].movedim(axis + 1, 1).reshape(len(bias), patch, -1).sum(2)  # (O, P)
+        along = unit_interval(grid[axis], weight).view(-1, patch) @ steps.T  # (X', O)
+        added = along.view(-1, *[1] * (added.ndim - 1), len(bias)) + added
+    return added
 
 
 class PatchExpansion(nn.Module):
@@ -53,10 +57,14 @@ class PatchExpansion(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, X', Y', I) -> (B, X', Y', P·P, O)."""
-        kernel = self.weight.flatten(2).permute(2, 1, 0).flatten(0, 1)  # (P·P·O, I)
-        points = len(kernel) // len(self.bias)
-        rows = dense(z, kernel, self.bias.repeat(points))
-        return rows.view(*z.shape[:-1], points, -1)
+        kernel, bias = derived(_by_points, self.weight, self.bias)
+        return torch.unflatten(dense(z, kernel, bias), -1, (-1, len(self.bias)))
+
+
+def _by_points(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """(I, O, P, P), (O,) -> (P·P·O, I), (P·P·O,)."""
+    kernel = weight.flatten(2).permute(2, 1, 0).flatten(0, 1)
+    return kernel, bias.repeat(len(kernel) // len(bias))
 
 
 def gather_patches(u: Tensor, patch: int) -> Tensor:

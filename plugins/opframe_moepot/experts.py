@@ -5,12 +5,14 @@ Legend: B batch, X' Y' patches, I channels in, O channels out, K chosen experts 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
 
 from opframe.layers.dense import Pointwise, as_image
 
@@ -127,3 +129,14 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, list[Tensor], l
 
 
 grouped_dense.register_autograd(_backward, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.opframe.grouped_dense)
+def _flops(x: Sequence[int], chosen: Sequence[int], *_: object, out_shape: Sequence[int], **__: object) -> int:
+    """Torch counts FLOPs by operation, and sees one."""
+    return 2 * math.prod(out_shape) * x[-1]
+
+
+@register_flop_formula(torch.ops.opframe.grouped_dense_backward)
+def _backward_flops(gradient: Sequence[int], x: Sequence[int], *_: object, **__: object) -> int:
+    return 4 * math.prod(gradient) * x[-1]
