@@ -7,14 +7,17 @@ import math
 from itertools import product
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from opframe.layers.dense import Pointwise
 from opframe_fno import FNO
-from opframe_fno.spectral import SpectralConvolution
+from opframe_fno.published import modes_first
+from opframe_fno.spectral import ModeTransform, SpectralConvolution
 from opframe_registry import Fields
 from support import GOLDEN
 
@@ -43,16 +46,10 @@ def golden(case: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, A
 def published(case: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """A network with the weights of a golden file, and the file."""
     weights, tensors, settings = golden(case)
-    backbone = FNO(
-        width=settings["width"],
-        depth=settings["n_layers"],
-        modes=(settings["modes1"], settings["modes2"]),
-        group_norm=settings["use_ln"],
-        normalize=settings["normalize"],
-        classes=settings["n_cls"],
-    )
-    network = backbone.build(fields_of(settings["n_channels"], (32, 32), settings["in_timesteps"]))
-    network.load_state_dict(weights)
+    result = FNO.from_published(settings, weights)
+    assert result is not None
+    network = result.backbone.build(attrs.evolve(result.fields, grid=(32, 32)))
+    network.load_state_dict(dict(result.weights))
     return network, tensors
 
 
@@ -81,19 +78,22 @@ def test_outputs_and_gradients_are_those_of_the_published_network(case: str) -> 
     (prediction.field * ours(tensors["probe"])).sum().backward()
     assert inputs.grad is not None
     assert difference(inputs.grad, ours(tensors["grad/input"])) <= 1e-4
+    gradients = {name.removeprefix("grad/"): value for name, value in tensors.items() if name.startswith("grad/")}
+    expected = modes_first(gradients)
     for name, weight in network.named_parameters():
         if not name.startswith("cls_head."):
             assert weight.grad is not None, name
-            assert difference(weight.grad, tensors[f"grad/{name}"]) <= 1e-4, name
+            assert difference(weight.grad, expected[name]) <= 1e-4, name
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_parameters_have_the_published_names_and_shapes(case: str) -> None:
+def test_the_parameters_have_the_published_names_and_shapes_but_modes_come_first(case: str) -> None:
     network, _ = published(case)
-    weights, _, _ = golden(case)
-    assert {name: value.shape for name, value in network.state_dict().items()} == {
-        name: value.shape for name, value in weights.items()
-    }
+    weights, _, settings = golden(case)
+    width, modes = settings["width"], (settings["modes1"], settings["modes2"])
+    shapes = {name: value.shape for name, value in weights.items() if "weights" not in name}
+    shapes |= {f"spectral_convs.{n}.weight": (2, *modes, 2 * width, width) for n in range(settings["n_layers"])}
+    assert {name: value.shape for name, value in network.state_dict().items()} == shapes
     assert all(value.is_contiguous() for value in network.state_dict().values())
 
 
@@ -106,12 +106,34 @@ def test_bfloat16_autocast_stays_close_to_float32(case: str) -> None:
     assert difference(output, ours(tensors["output"])) <= 2e-2
 
 
+class Layer(nn.Module):
+    """A spectral convolution on one grid, with its pointwise layer."""
+
+    def __init__(self, width: int, grid: tuple[int, ...], modes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.spectral, self.transform = SpectralConvolution(width, modes), ModeTransform(grid, modes)
+        self.pointwise = Pointwise(width, width, len(grid))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.spectral(z, self.transform(z), self.pointwise)
+
+
+def alone(layer: Layer) -> Layer:
+    """Without its pointwise layer."""
+    for weight in layer.pointwise.parameters():
+        nn.init.zeros_(weight)
+    return layer
+
+
 def test_the_spectral_convolution_keeps_its_precision_under_autocast() -> None:
     torch.manual_seed(0)
-    layer, z = SpectralConvolution(8, (8, 10), (3, 4)), torch.randn(2, 8, 10, 8)
-    expected = layer(z)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(layer(z), expected)
+    layer, z = Layer(8, (8, 10), (3, 4)), torch.randn(2, 8, 10, 8, requires_grad=True)
+    gradients = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            sums = layer(z)
+        gradients.append([sums, *torch.autograd.grad(sums.square().sum(), [z, *layer.parameters()])])
+    assert all(torch.equal(mixed, full) for mixed, full in zip(*gradients, strict=True))
 
 
 def convolution_by_fft(layer: nn.Module, z: Tensor, modes: tuple[int, ...]) -> Tensor:
@@ -119,26 +141,26 @@ def convolution_by_fft(layer: nn.Module, z: Tensor, modes: tuple[int, ...]) -> T
     axes = tuple(range(1, z.ndim - 1))
     spectrum = torch.fft.rfftn(z, dim=axes)
     mixed = torch.zeros_like(spectrum)
-    for number in range(2 ** (len(modes) - 1)):
-        weight = torch.complex(*layer.get_parameter(f"weights{number + 1}"))
+    for number, weight in enumerate(layer.get_parameter("weight")):
         signs = [number >> axis & 1 for axis in range(len(modes) - 1)]
         for index in product(*map(range, modes)):
             frequency = [k - kept * sign for k, kept, sign in zip(index, modes, [*signs, 0], strict=True)]
             at = (slice(None), *frequency)
-            mixed[at] = spectrum[at] @ weight[(..., *index)]
+            mixed[at] = spectrum[at] @ torch.complex(*weight[index].chunk(2))
     return torch.fft.irfftn(mixed, s=z.shape[1:-1], dim=axes)
 
 
 @pytest.mark.parametrize(("grid", "modes"), GRIDS)
-def test_the_spectral_convolution_is_the_one_by_fft_on_any_grid(grid: tuple[int, ...], modes: tuple[int, ...]) -> None:
+def test_a_layer_is_the_one_by_fft_on_any_grid(grid: tuple[int, ...], modes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    layer = SpectralConvolution(4, grid, modes).double()
+    layer = Layer(4, grid, modes).double()
     for weight in layer.parameters():
         nn.init.normal_(weight)
     z = torch.randn(3, *grid, 4, dtype=torch.float64, requires_grad=True)
     probe = torch.randn_like(z)
     tensors = [z, *layer.parameters()]
-    found, expected = layer(z), convolution_by_fft(layer, z, modes)
+    pointwise = functional.linear(z, layer.pointwise.weight.flatten(1), layer.pointwise.bias)
+    found, expected = layer(z), convolution_by_fft(layer.spectral, z, modes) + pointwise
     assert difference(found, expected) <= 1e-6
     gradients = [torch.autograd.grad((output * probe).sum(), tensors) for output in (found, expected)]
     for gradient, right in zip(*gradients, strict=True):
@@ -196,7 +218,7 @@ def smooth(grid: tuple[int, ...], highest: int) -> Tensor:
 def test_a_finer_grid_sees_the_same_convolution_of_a_smooth_field(axes: int) -> None:
     torch.manual_seed(0)
     points, modes = {1: 32, 2: 32, 3: 12}[axes], (5,) * axes
-    coarse, fine = (SpectralConvolution(4, (points * factor,) * axes, modes).double() for factor in (1, 2))
+    coarse, fine = (alone(Layer(4, (points * factor,) * axes, modes)).double() for factor in (1, 2))
     fine.load_state_dict(coarse.state_dict())
     shared = (slice(None), *[slice(None, None, 2)] * axes)
     with torch.no_grad():
@@ -207,7 +229,7 @@ def test_a_finer_grid_sees_the_same_convolution_of_a_smooth_field(axes: int) -> 
 
 def test_frequencies_beyond_the_modes_do_not_pass() -> None:
     x, y = torch.meshgrid(torch.arange(16) / 16, torch.arange(12) / 12, indexing="ij")
-    layer = SpectralConvolution(1, (16, 12), (3, 4))
+    layer = alone(Layer(1, (16, 12), (3, 4)))
 
     def passed(kx: int, ky: int) -> float:
         """The largest value of what comes out for a wave; it is also one of the opposite frequencies."""
@@ -215,6 +237,17 @@ def test_frequencies_beyond_the_modes_do_not_pass() -> None:
 
     assert all(passed(*wave) <= 1e-6 for wave in [(3, 1), (-4, 2), (0, 4), (2, -4), (4, 0)])
     assert all(passed(*wave) > 1e-2 for wave in [(2, 1), (-3, 3), (0, 3), (2, -3), (3, 0)])
+
+
+@pytest.mark.parametrize("grid", [(32, 32), (12, 21)])
+def test_on_another_grid_a_network_is_the_one_made_for_it(grid: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    backbone, fields = FNO(width=8, depth=2, modes=6), fields_of(grid=grid)
+    network, same = backbone.build(fields_of(grid=(64, 64))), backbone.build(fields)
+    same.load_state_dict(network.state_dict())
+    inputs = inputs_of(fields)
+    for dtype in (torch.float32, torch.float64):
+        assert torch.equal(network.to(dtype)(inputs.to(dtype)).field, same.to(dtype)(inputs.to(dtype)).field)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

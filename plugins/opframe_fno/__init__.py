@@ -21,6 +21,10 @@ def _numbers(value: int | Iterable[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
+def _shape(grid: Sequence[int]) -> str:
+    return "×".join(map(str, grid))
+
+
 @final
 @frozen(kw_only=True)
 class FNO(Backbone):
@@ -79,15 +83,16 @@ class FNO(Backbone):
     def modes_along(self, grid: Sequence[int]) -> tuple[int, ...]:
         """The modes kept along every axis. Raises ConfigError where they do not fit the grid."""
         modes = self.modes * len(grid) if len(self.modes) == 1 else self.modes
-        given, shape = f"[backbone] modes = {list(self.modes)}", "×".join(map(str, grid))
+        given = f"[backbone] modes = {list(self.modes)}"
         if len(modes) != len(grid):
-            raise ConfigError(f"{given}, but the grid {shape} has {len(grid)} axes; give one number, or one for each")
+            axes = f"the grid {_shape(grid)} has {len(grid)} axes"
+            raise ConfigError(f"{given}, but {axes}; give one number, or one for each")
         *outer, last = grid
         most = [*(points // 2 for points in outer), last // 2 + 1]
         if all(kept <= room for kept, room in zip(modes, most, strict=True)):
             return modes
         advice = f"set modes to [{min(most)}] or at most {most}" if min(most) else "every axis needs two points or more"
-        raise ConfigError(f"{given} are too many for the grid {shape}; {advice}")
+        raise ConfigError(f"{given} are too many for the grid {_shape(grid)}; {advice}")
 
     def build(self, fields: Fields) -> nn.Module:
         """Make an `FNONet`. Raises ConfigError where the modes do not fit the grid, or the classes the datasets."""

@@ -5,7 +5,7 @@ out from the first onwards, modes by their frequency. Where a fresh tensor has m
 its fresh values, but modes that were not trained are zero: the trained convolution stays what it is.
 
 Legend: T frames in, S frames out, C channels, N axes of space, D width, M = T·C + N inputs of a point and as many
-channels inside the embedding, K kept modes of an axis.
+channels inside the embedding, s choices of signs, K kept modes of an axis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def adapt_fno(
 ) -> Adapted | None:
     """What `Backbone.adapt` returns for an FNO."""
     if name.startswith("spectral_convs."):
-        return _spectral(int(name.rpartition("weights")[2]) - 1, weight, fresh)
+        return _spectral(weight, fresh)
     if name == "patch_embed.proj.0.weight":
         return _first_layer(weight, fresh, source, target)
     if name == "patch_embed.proj.0.bias":
@@ -46,17 +46,18 @@ def adapt_fno(
     return Backbone.adapt(backbone, name, weight, fresh, source, target, weights)
 
 
-def _spectral(signs: int, weight: Tensor, fresh: Tensor) -> Adapted | None:
-    """(2, D, D, K_0, …), where the frequencies of axis a are −K … −1 if bit a of `signs` is set, else 0 … K−1."""
-    old, new = weight.shape[3:], fresh.shape[3:]
-    if len(old) != len(new) or weight.shape[:3] != fresh.shape[:3]:
+def _spectral(weight: Tensor, fresh: Tensor) -> Adapted | None:
+    """(s, K_0, …, 2D, D): frequencies of axis a are −K … −1 if bit a of the first index is set, else 0 … K−1."""
+    old, new = weight.shape[1:-2], fresh.shape[1:-2]
+    if len(old) != len(new) or weight.shape[-2:] != fresh.shape[-2:]:
         return None
     if old == new:
         return Adapted(weight=weight)
     low = [min(sizes) for sizes in zip(old, new, strict=True)]
-    kept = (..., *(slice(-least, None) if signs >> axis & 1 else slice(least) for axis, least in enumerate(low)))
     result = torch.zeros_like(fresh)
-    result[kept] = weight[kept]
+    for signs in range(len(weight)):
+        kept = [slice(-least, None) if signs >> axis & 1 else slice(least) for axis, least in enumerate(low)]
+        result[(signs, *kept)] = weight[(signs, *kept)]
     return Adapted(weight=result, how=f"modes {_shape(old)} to {_shape(new)}")
 
 

@@ -1,7 +1,8 @@
 """The FNO network that DPOT (Hao et al., 2024) and MoE-POT (Wang et al., 2025) compare with, on a grid of any axes.
 
-Parameters have the names and shapes of the published network, which holds convolutions. Here they act as matrix
-products on tokens (B, *grid, D), in one layout from the first to the last.
+Parameters have the names and shapes of the published network, which holds convolutions, but for the spectral ones,
+whose modes come first. Here they act as matrix products on tokens (B, *grid, D), in one layout from the first to the
+last.
 
 Legend: B batch, T frames in, S frames out, C channels, N axes of space, D width, M = T·C + N inputs of a point.
 """
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from opframe.layers.dense import Pointwise, TokenNorm, dense, full_precision, unit_interval
 from opframe_fno import NORM_GROUPS
-from opframe_fno.spectral import SpectralConvolution
+from opframe_fno.spectral import ModeTransform, SpectralConvolution
 from opframe_registry import Fields, Prediction
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ class FNONet(nn.Module):
         super().__init__()
         channels, width, axes = len(fields.channels), settings.width, len(fields.grid)
         modes, blocks = settings.modes_along(fields.grid), range(settings.depth)
-        self.channels = channels
+        self.channels, self.check_grid = channels, settings.modes_along
+        self.transform = ModeTransform(fields.grid, modes)
         self.patch_embed = PointEmbedding(fields.history * channels, width, axes)
-        self.spectral_convs = nn.ModuleList(SpectralConvolution(width, fields.grid, modes) for _ in blocks)
+        self.spectral_convs = nn.ModuleList(SpectralConvolution(width, modes) for _ in blocks)
         self.convs = nn.ModuleList(Pointwise(width, width, axes) for _ in blocks)
         self.ln_layers = nn.ModuleList(
             TokenNorm(NORM_GROUPS, width) if settings.group_norm else nn.Identity() for _ in blocks
@@ -45,7 +47,11 @@ class FNONet(nn.Module):
         self.cls_head = _classification_head(width, settings.classes) if settings.classes else None
 
     def forward(self, u: Tensor) -> Prediction:
-        """Predict the next S frames, in the precision of `u` under autocast too."""
+        """Predict the next S frames, in the precision of `u` under autocast too.
+
+        Any grid with room for the modes may come. Raises ConfigError.
+        """
+        self.check_grid(u.shape[3:])
         if self.scale_feats is None:
             return self._predict(self.patch_embed(u), u.dtype)
         σ, μ = torch.std_mean(u, dim=(1, *range(3, u.ndim)), keepdim=True)  # (B, 1, C, 1, …)
@@ -59,8 +65,9 @@ class FNONet(nn.Module):
 
     def _predict(self, z: Tensor, dtype: torch.dtype) -> Prediction:
         """Tokens of the embedding, (B, *grid, D) -> Prediction in the given precision."""
-        for spectral, convolution, norm in zip(self.spectral_convs, self.convs, self.ln_layers, strict=True):
-            z = norm(functional.gelu(spectral(z) + _at_points(z, cast(Pointwise, convolution))))
+        transform = self.transform(z)
+        for spectral, pointwise, norm in zip(self.spectral_convs, self.convs, self.ln_layers, strict=True):
+            z = norm(functional.gelu(spectral(z, transform, pointwise)))
         points = self.fc2(functional.gelu(_at_points(z, self.fc1))).to(dtype)
         frames = rearrange(points, "b ... (s c) -> b s c ...", c=self.channels).contiguous()
         logits = None if self.cls_head is None else self.cls_head(z.flatten(1, -2).mean(1)).to(dtype)

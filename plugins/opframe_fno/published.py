@@ -3,7 +3,8 @@
 The shapes decide, but they do not tell the grid, and of the T·C inputs and S·C outputs of a point not each number.
 Arguments carry the names of the published constructor, or those of its training script.
 
-Legend: T frames in, S frames out, C channels, N axes of space.
+Legend: T frames in, S frames out, C channels, N axes of space, D width, K kept modes of an axis, s = 2 signs
+of them, c = 2 real and imaginary part.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from opframe_fno import FNO
@@ -21,6 +23,7 @@ GRID = 128
 """Points of each axis on which the published networks were trained, taken where a file does not say."""
 
 _TAKEN, _NO_CLASSES = "taken as it is", "left out (a classification head without classes)"
+_MODES_FIRST = "taken, its modes first"
 
 
 def read(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published:
@@ -30,12 +33,30 @@ def read(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Publish
     _compare(arguments, backbone, fields)
     with torch.device("meta"):
         places = backbone.build(fields).state_dict().keys()
-    mapped = {name: _TAKEN if name in places else _NO_CLASSES for name in weights}
-    for name, fate in mapped.items():
-        if fate != _TAKEN and (backbone.classes or not name.startswith("cls_head.")):
+    ours = modes_first(weights)
+    known = {name: _TAKEN for name in weights if name in places} | {
+        name: _MODES_FIRST for name in weights if name not in ours
+    }
+    for name in weights:
+        if name not in known and (backbone.classes or not name.startswith("cls_head.")):
             raise ConfigError(f"the tensor {name} has no place in {backbone.name}")
-    taken = {name: weight for name, weight in weights.items() if name in places}
+    mapped = {name: known.get(name, _NO_CLASSES) for name in weights}
+    taken = {name: weight for name, weight in ours.items() if name in places}
     return Published(backbone=backbone, fields=fields, weights=taken, mapped=mapped, assumed=assumed)
+
+
+def modes_first(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published names and shapes to ours. Raises ConfigError where the second half of a spectral weight is missing.
+
+    The two halves (c, D, D, K_0, K_1), for frequencies 0 … K−1 and −K … −1 along x, become one (s, K_0, K_1, c·D, D).
+    """
+    result = dict(weights)
+    for first in [name for name in weights if name.endswith(".weights1")]:
+        second = f"{first.removesuffix('1')}2"
+        _shape(weights, second)
+        halves = torch.stack([result.pop(first), result.pop(second)])
+        result[first.removesuffix("s1")] = rearrange(halves, "s c i o ... -> s ... (c i) o").contiguous()
+    return result
 
 
 def _backbone(weights: Mapping[str, Tensor]) -> FNO:

@@ -1,125 +1,148 @@
-"""The spectral convolution of FNO (Li et al., ICLR 2021, arXiv 2010.08895, section 4), on channels-last tokens.
+"""The layer of FNO (Li et al., ICLR 2021, arXiv 2010.08895, sections 3 and 4), on channels-last tokens.
 
 Only the kept modes are computed, by products with small real matrices, one axis after the other.
 
 Legend: B batch, N axes of space, X_a points and K_a kept modes of axis a, L = K_{N−1}, D width, s choices of signs
-(2^(N−1)), M = ∏ K_a modes for each choice, c = 2 real and imaginary part.
+(2^(N−1)), M = s·∏ K_a modes, c = 2 real and imaginary part.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from opframe.layers.dense import full_precision
+from opframe.layers.dense import Pointwise, dense, full_precision
 from opframe.layers.transforms import full_transform, half_transform
 
 
 class SpectralConvolution(nn.Module):
-    """F⁻¹ [R · F z]: every kept mode is multiplied by a complex D×D matrix of its own.
+    """F⁻¹ [R · F z], to which a pointwise layer of z is added: every kept mode has a complex D×D matrix of its own.
 
     Kept are the frequencies 0 … K−1 and −K … −1 of every axis but the last, and 0 … L−1 of the last, whose negative
-    ones are conjugates. Every choice of signs has a weight (c, D, D, K_0, …, L): the sign of axis a is bit a of the
-    number in its name, counted from 0. In two dimensions these are the published weights.
+    ones are conjugates. `weight` is (s, K_0, …, L, c·D, D), real rows first: bit a of the first index says whether
+    the frequencies of axis a are the negative ones.
     """
 
-    def __init__(self, width: int, grid: Sequence[int], modes: Sequence[int]) -> None:
+    def __init__(self, width: int, modes: Sequence[int]) -> None:
         super().__init__()
-        self.transform = ModeTransform(grid, modes)
-        self.names = tuple(f"weights{number + 1}" for number in range(2 ** (len(grid) - 1)))
-        for name in self.names:
-            self.register_parameter(name, nn.Parameter(torch.rand(2, width, width, *modes) / width**2))
+        self.modes = tuple(modes)
+        self.weight = nn.Parameter(torch.rand(2 ** (len(modes) - 1), *modes, 2 * width, width) / width**2)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, transform: Sequence[Tensor], pointwise: Pointwise) -> Tensor:
         """(B, *grid, D) -> the same, in the precision of the weights under autocast too."""
         with full_precision(z):
-            matrices = [_modes_first(cast(Tensor, getattr(self, name))) for name in self.names]  # (M, c·D, D)
-            real, imaginary = self.transform(z.to(matrices[0].dtype))  # (s, M, B, D)
-            rows = torch.cat([torch.cat([real, -imaginary], -1), torch.cat([imaginary, real], -1)], -2)
-            products = [part @ matrix for part, matrix in zip(rows, matrices, strict=True)]  # (M, c·B, D)
-            return self.transform.inverse(torch.stack(products))
+            weight, bias, matrices = pointwise.weight.flatten(1), pointwise.bias, self.weight.flatten(0, -3)
+            sums: Tensor = _Sum.apply(  # type: ignore[no-untyped-call]
+                z.to(matrices.dtype), weight, bias, matrices, self.modes, *transform
+            )
+        return sums
 
 
-def _modes_first(weight: Tensor) -> Tensor:
-    """(c, D, D, K_0, …) -> (M, c·D, D)."""
-    matrix: Tensor = _Transpose.apply(weight.flatten(3).flatten(0, 2))  # type: ignore[no-untyped-call]
-    return matrix.view(len(matrix), -1, weight.shape[2])
+class _Sum(torch.autograd.Function):
+    """Both parts of a layer, the second added to the first where that stands; and so for the gradients of z.
 
-
-class _Transpose(torch.autograd.Function):
-    """A transposed copy of a matrix, whose gradient is copied as a matrix too.
-
-    Without that torch would copy the gradient when it is added to that of the weight, with all axes of the weight,
-    which takes four times as long.
+    Left to itself torch would write every sum to fresh memory, which costs as much as a product.
     """
 
     @staticmethod
-    def forward(matrix: Tensor) -> Tensor:
-        return matrix.T.contiguous()
+    def forward(
+        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, matrices: Tensor, modes: Sequence[int], *transform: Tensor
+    ) -> Tensor:
+        there, back = transform[: len(modes)], transform[len(modes) :]
+        real, imaginary = _to_modes(z, there, modes).unbind(2)
+        rows = torch.stack([real, -imaginary, imaginary, real], 2).view(len(matrices), -1, matrices.shape[1])
+        ctx.modes = modes
+        ctx.save_for_backward(z, weight, matrices, rows, *transform)
+        sums = _from_modes(rows @ matrices, back, modes, z.shape[1:-1])
+        sums += dense(z, weight, bias)
+        return sums
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Nothing needs to be kept."""
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight, matrices, rows, *transform = ctx.saved_tensors
+        transposed = [matrix.T for matrix in transform]
+        there, back = transposed[: len(ctx.modes)], transposed[len(ctx.modes) :]
+        products = _to_modes(gradient, back, ctx.modes).flatten(1, 2)  # (M, B·c, D)
+        first, second, third, fourth = (products @ matrices.mT).view(len(rows), len(z), 4, -1).unbind(2)
+        parts = torch.stack([first + fourth, third - second], 2).flatten(1, 2)
+        dz = _from_modes(parts, there, ctx.modes, z.shape[1:-1])
+        dz += dense(gradient, weight.T)
+        flat = gradient.flatten(0, -2)
+        return dz, flat.T @ z.flatten(0, -2), flat.sum(0), rows.mT @ products, None, *[None] * len(transform)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.T.contiguous()
+
+def _to_modes(z: Tensor, matrices: Sequence[Tensor], modes: Sequence[int]) -> Tensor:
+    """(B, *grid, D) -> (M, B, c, D), the last axis first. Each product leaves c before its own axis."""
+    samples, *grid, width = z.shape
+    for axis in reversed(range(len(grid))):
+        z = _product(matrices[axis], z, samples * math.prod(grid[:axis]))
+    by_axis, by_sign, lengths = _orders(modes)
+    spectrum = z.view(samples, 2, *(2 * kept for kept in modes[:-1]), modes[-1], width)
+    return rearrange(spectrum, f"b c {by_axis} d -> {by_sign} b c d", **lengths)
+
+
+def _from_modes(parts: Tensor, matrices: Sequence[Tensor], modes: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """(M, B·c, D) -> (B, *grid, D), the first axis first. Modes that are not kept are zero."""
+    by_axis, by_sign, lengths = _orders(modes)
+    z = rearrange(parts, f"{by_sign} (b c) d -> b c {by_axis} d", c=2, **lengths)
+    samples, width = len(z), z.shape[-1]
+    for axis, matrix in enumerate(matrices):
+        z = _product(matrix, z, samples * math.prod(grid[:axis]))
+    return z.view(samples, *grid, width)
+
+
+def _product(matrix: Tensor, z: Tensor, count: int) -> Tensor:
+    """Multiply what stands between the first `count` numbers and the rest."""
+    return matrix @ z.reshape(count, matrix.shape[1], -1)
+
+
+def _orders(modes: Sequence[int]) -> tuple[str, str, dict[str, int]]:
+    """Axes of modes for einops: as the transform has them, as the weight has them, and how long they are."""
+    *outer, last = range(len(modes))
+    signs, kept = [f"s{axis}" for axis in reversed(outer)], [f"k{axis}" for axis in range(len(modes))]
+    by_axis = " ".join([*(f"(s{axis} k{axis})" for axis in outer), f"k{last}"])
+    return by_axis, f"({' '.join([*signs, *kept])})", {**dict.fromkeys(signs, 2), **dict(zip(kept, modes, strict=True))}
 
 
 class ModeTransform(nn.Module):
-    """The kept modes of an orthonormal real DFT over all axes of the grid, and the way back.
+    """Matrices of an orthonormal real DFT to the kept modes and back, of each axis: those of one grid are kept.
 
     A half transform of the last axis comes first, then a complex one of each other axis, from the last to the first.
-    Each product leaves the two parts of a number before its own axis, beside the axis that comes next.
     """
 
     def __init__(self, grid: Sequence[int], modes: Sequence[int]) -> None:
         super().__init__()
-        *outer, last = range(len(grid))
-        self.grid = tuple(grid)
-        self.spectrum = (2, *(2 * modes[axis] for axis in outer), modes[last])
-        pairs = [signed_transform(grid[axis], modes[axis]) for axis in outer]
-        for axis, (there, back) in enumerate([*pairs, half_transform(grid[last], modes[last])]):
-            self.register_buffer(f"there_{axis}", there, persistent=False)
-            self.register_buffer(f"back_{axis}", back.contiguous(), persistent=False)
-        signs, kept = [f"s{axis}" for axis in reversed(outer)], [f"k{axis}" for axis in range(len(grid))]
-        self.by_axis = " ".join([*(f"(s{axis} k{axis})" for axis in outer), kept[last]])
-        self.by_sign = f"({' '.join(signs)}) ({' '.join(kept)})"
-        self.lengths = {**dict.fromkeys(signs, 2), **dict(zip(kept, modes, strict=True))}
+        self.grid, self.modes = tuple(grid), tuple(modes)
+        for number, matrix in enumerate(transform_matrices(grid, modes)):
+            self.register_buffer(f"matrix_{number}", matrix, persistent=False)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, *grid, D) -> (c, s, M, B, D)."""
-        samples, width = len(z), z.shape[-1]
-        for axis in reversed(range(len(self.grid))):
-            z = self._product(f"there_{axis}", z, samples * math.prod(self.grid[:axis]))
-        z = z.view(samples, *self.spectrum, width)
-        return rearrange(z, f"b c {self.by_axis} d -> c {self.by_sign} b d", **self.lengths)
-
-    def inverse(self, modes: Tensor) -> Tensor:
-        """(s, M, c·B, D) -> (B, *grid, D). Modes that are not kept are zero."""
-        samples, width = modes.shape[-2] // 2, modes.shape[-1]
-        z = rearrange(modes, f"{self.by_sign} (c b) d -> b c {self.by_axis} d", c=2, **self.lengths)
-        for axis in range(len(self.grid)):
-            z = self._product(f"back_{axis}", z, samples * math.prod(self.grid[:axis]))
-        return z.view(samples, *self.grid, width)
-
-    def _product(self, name: str, z: Tensor, count: int) -> Tensor:
-        """Multiply what stands between the first `count` numbers and the rest."""
-        matrix = cast(Tensor, getattr(self, name))
-        return matrix @ z.reshape(count, matrix.shape[1], -1)
+    def forward(self, z: Tensor) -> list[Tensor]:
+        """The matrices for (B, *grid, …), first all those there, then all those back."""
+        kept, grid = list(self.buffers()), tuple(z.shape[1 : 1 + len(self.grid)])
+        if grid == self.grid:
+            return kept
+        return [matrix.to(kept[0].dtype) for matrix in transform_matrices(grid, self.modes, z.device)]
 
 
-def signed_transform(points: int, modes: int) -> tuple[Tensor, Tensor]:
+def transform_matrices(grid: Sequence[int], modes: Sequence[int], device: torch.device | None = None) -> list[Tensor]:
+    """Of all axes there, (c·2K, X·c) and for the last (c·L, X), then of all axes back."""
+    *outer, last = range(len(grid))
+    pairs = [signed_transform(grid[axis], modes[axis], device) for axis in outer]
+    there, back = zip(*pairs, half_transform(grid[last], modes[last], device), strict=True)
+    return [matrix.contiguous() for matrix in (*there, *back)]
+
+
+def signed_transform(points: int, modes: int, device: torch.device | None) -> tuple[Tensor, Tensor]:
     """A complex orthonormal DFT to the frequencies 0 … K−1 and −K … −1, (c·2K, X·c), and back, (X·c, c·2K).
 
     The two parts stand apart on the side of the frequencies and alternate on the side of the points.
     """
     frequencies = [*range(modes), *range(points - modes, points)]
-    every = torch.unflatten(full_transform(points, points), 0, (points, 2))  # (X, c, X·c)
+    every = torch.unflatten(full_transform(points, points, device), 0, (points, 2))  # (X, c, X·c)
     there = every[frequencies].transpose(0, 1).flatten(0, 1)
     return there, there.T
