@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from cattrs import Converter
 from opframe.settings import key_name
 from opframe.toml import Text
 from opframe_registry import KINDS, Catalog, Component, ConfigError, Location, PluginError, did_you_mean
+
+_SECRET = re.compile(r"://[^/@\s]*@|[?&][^=&#]*(?:password|secret|sig|signature|token)=", re.IGNORECASE)
 
 
 @frozen
@@ -69,6 +72,11 @@ def _shown(value: Any) -> str:
 def _location(value: Any, _: Any) -> Location:
     if not isinstance(value, str):
         raise ValueError(f"expected a path or URL, got {_shown(value)}")
+    if _SECRET.search(value):
+        raise ValueError(
+            "the URL holds a password or signature, and the run folder keeps the config; "
+            "give credentials as fsspec takes them: in the environment, or in ~/.config/fsspec"
+        )
     if "://" in value or not isinstance(value, Text):
         return Location(str(value))
     return Location(os.path.normpath(value.folder / Path(value).expanduser()))

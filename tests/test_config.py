@@ -66,6 +66,28 @@ def test_a_wrong_override_is_explained(catalog: Catalog, experiment: Path, overr
     assert expected in message(catalog, experiment, override)
 
 
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("s3://key:hush@bucket/one.h5", False),
+        ("https://host/one.h5?versionId=3&X-Amz-Signature=hush", False),
+        ("https://host/one.h5?sv=2024&sig=hush", False),
+        ("https://host/one.h5?versionId=3", True),
+        ("hf://datasets/someone/some@hush/one.h5", True),
+    ],
+)
+def test_credentials_do_not_get_into_the_config_that_a_run_keeps(
+    catalog: Catalog, experiment: Path, monkeypatch: pytest.MonkeyPatch, url: str, allowed: bool
+) -> None:
+    monkeypatch.setenv("PLACE", url)
+    if allowed:
+        assert load(catalog, experiment, "datasets.0.url=${PLACE}").datasets[0].url == url  # type: ignore[attr-defined]
+        return
+    said = message(catalog, experiment, "datasets.0.url=${PLACE}")
+    assert "datasets[0].url: the URL holds a password or signature" in said
+    assert "hush" not in said
+
+
 def test_overrides_reach_into_tables_and_lists(catalog: Catalog, experiment: Path) -> None:
     loaded = load(catalog, experiment, "datasets[1].weight=3", "data.grid=[8, 8]", "title=bare words", "run.seed=7")
     assert (loaded.datasets[1].weight, loaded.data.grid, loaded.title, loaded.run.seed) == (
