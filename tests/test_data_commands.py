@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import h5py
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 
 from data_support import Command, command, write_experiment
+from loader import measure
+from opframe.data.chunks import read_stored_chunks
 from opframe.data.contents import gather
 from opframe.data.info import recognise
 from opframe.data.selection import load_selection, splits
-from opframe_registry import Catalog, ConfigError, DataError
+from opframe_registry import Catalog, ConfigError, DataError, Dataset
+from servers import FileServer
 from support import ROOT, waves, write_prepared
 
 __all__ = ["command"]
@@ -150,19 +154,61 @@ def test_the_bench_measures_each_dataset_and_the_mixture(experiment: Path, comma
     assert "mixture" in table.stdout
 
 
+def test_the_bench_says_what_goes_into_decoding_and_resizing(experiment: Path, command: Command) -> None:
+    options = {"compression": "gzip", "chunks": (1, 64, 64, 12, 1)}
+    noise = np.random.default_rng(0).normal(size=(10, 64, 64, 12, 1)).astype("f4")
+    write_prepared(experiment.parent / "one.h5", noise, **options)
+    done = command("data", "bench", experiment, "--samples", 8, "--rounds", 2, "--json", "--set", "data.grid=[16, 24]")
+    assert done.returncode == 0, done.stderr
+    one, two, mixture = json.loads(done.stdout)
+    assert min(one["decode"], one["read"]) >= 0
+    assert min(one["resize"], two["resize"], two["read"]) > 0
+    assert {two["decode"], mixture["read"], mixture["resize"], one["requests"]} == {None}
+
+
+def test_the_bytes_of_stored_chunks_are_those_of_the_window(tmp_path: Path, catalog: Catalog) -> None:
+    data = np.random.default_rng(0).normal(size=(3, 16, 16, 12, 1)).astype("f4")
+    write_prepared(tmp_path / "a.h5", data, chunks=(1, 8, 16, 3, 1), shuffle=True)
+    dataset = catalog.get(Dataset, "prepared")(url=str(tmp_path / "a.h5"), test=1).build("train", tmp_path)
+    assert read_stored_chunks(dataset, 1, 2, 4) == 2 * 2 * 8 * 16 * 3 * 4
+    assert read_stored_chunks(dataset, 0, 3, 6) == 2 * 8 * 16 * 3 * 4
+
+
+def test_the_bench_counts_requests_and_bytes_of_remote_data(
+    experiment: Path, command: Command, server: FileServer
+) -> None:
+    url = server.serve("one.h5", write_prepared(experiment.parent / "one.h5", waves(40, 12, 48)).read_bytes())
+    words = ("data", "bench", experiment, "--samples", 8, "--rounds", 2, "--set", f"datasets.0.url={url}")
+    done = command(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    one, two, _ = json.loads(done.stdout)
+    assert one["requests"] > 0
+    assert one["received"] > 0
+    assert {one["ceiling"], one["decode"], two["requests"], two["received"]} == {None}
+    table = command(*words).stdout
+    assert "reques" in table
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_the_benchmark_of_the_loader_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = measure(tmp_path, Namespace(small=True, steps=2, seconds=0.0))
+    assert len(rows) == 9
+    assert all(row.ratio.low > 0 for row in rows)
+
+
 def test_the_commands_of_the_documentation_work(
     tmp_path: Path, command: Command, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in re.findall(r"^opframe data .*$", page, re.MULTILINE)]
-    assert [words[1] for words in commands] == ["info", "info", "check", "pack", "bench", "fetch"]
+    assert [words[1] for words in commands] == ["info", "info", "check", "pack", "bench", "fetch", "fetch"]
     write_experiment(tmp_path, waves(10, 12, 16))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    for words in commands[:-1]:  # the last one needs a server; tests/test_fetching.py has one
+    for words in commands[:-2]:  # the last ones need a server; test_fetching.py and test_fetching_catalogue.py have one
         mine = ["experiment.toml" if word.startswith("configs/dpot") else word for word in words]
         done = command(*mine, *(["--samples", 2, "--rounds", 1] if "bench" in words else []))
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "data" / "check.md").exists()
-    (tmp_path / "own.toml").write_text("".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)))
+    (tmp_path / "own.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
     assert load_selection(tmp_path / "own.toml", catalog).datasets[0].exclude == (3, 5)

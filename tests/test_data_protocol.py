@@ -10,8 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch.nn.functional import interpolate
 
+from opframe.data import mixture
 from opframe.data.mixture import Source, channel_slots, evaluation_mask, open_source, read_frames
+from opframe.data.resizing import resize
 from opframe_registry import Catalog, DataError, Dataset, Fields, Metadata
 from support import GOLDEN
 
@@ -77,6 +80,54 @@ def test_a_value_that_is_not_finite_is_named_with_trajectory_frame_channel_and_p
     fields = Fields(channels=("a", "b"), grid=(4, 4), history=1)
     with pytest.raises(DataError, match=r"memory: trajectory 2 .* frame 4, channel 'c1', at grid point \(3, 0\)"):
         read_frames(in_memory(values), 2, 1, 6, fields)
+
+
+ORDERS = ((0, 1, 2, 3, 4), (0, 2, 3, 4, 1), (0, 3, 4, 1, 2))
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=["as packed", "as published, C before T", "as published"])
+@pytest.mark.parametrize("grid", [(64, 64), (128, 128)], ids=["same grid", "resized"])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(order: tuple[int, ...], grid: tuple[int, ...]) -> None:
+    """The data are of several pieces, in whichever order their axes lie in memory."""
+    stored = np.zeros([(1, 11, 3, 64, 64)[axis] for axis in order], "f4")
+    values = stored.transpose(np.argsort(order))
+    assert values.nbytes > 2 * mixture._PIECE
+    fields = Fields(channels=("a", "b", "c", "d"), grid=grid, history=1)
+    for frame, channel, x, y in [(0, 0, 0, 0), (10, 2, 63, 63), (4, 1, 31, 32), (10, 0, 0, 63)]:
+        for bad in (np.nan, np.inf, -np.inf):
+            values[0, frame, channel, x, y] = bad
+            where = rf"holds {bad} in frame {frame}, channel 'c{channel}', at grid point \({x}, {y}\)"
+            with pytest.raises(DataError, match=where):
+                read_frames(in_memory(values), 0, 0, 11, fields)
+            values[0, frame, channel, x, y] = 0.0
+    read_frames(in_memory(values), 0, 0, 11, fields)
+
+
+def test_infinities_that_cancel_are_found_and_large_values_are_none() -> None:
+    values = np.full((1, 2, 1, 16, 16), 3e38, "f4")
+    fields = Fields(channels=("a",), grid=(16, 16), history=1)
+    assert torch.equal(read_frames(in_memory(values), 0, 0, 2, fields), torch.full((2, 1, 16, 16), 3e38))
+    values[0, 1, 0, 2, 3], values[0, 1, 0, 9, 9] = np.inf, -np.inf
+    with pytest.raises(DataError, match=r"holds inf in frame 1, channel 'c0', at grid point \(2, 3\)"):
+        read_frames(in_memory(values), 0, 0, 2, fields)
+
+
+def test_a_constant_axis_and_a_single_frame_are_read() -> None:
+    field = np.random.default_rng(0).normal(size=(1, 1, 2, 16, 16)).astype("f4")
+    values = np.broadcast_to(field, (1, 5, 2, 16, 16))
+    fields = Fields(channels=("a", "b"), grid=(16, 16), history=1)
+    assert torch.equal(
+        read_frames(in_memory(values), 0, 1, 4, fields), torch.from_numpy(field[0]).expand(3, -1, -1, -1)
+    )
+
+
+@pytest.mark.parametrize("native", [(64, 64), (48, 96), (65, 64), (24, 32, 32), (33, 16, 64)])
+def test_doubling_a_grid_gives_the_numbers_of_torch_to_the_last_bit(native: tuple[int, ...]) -> None:
+    grid = tuple(2 * size for size in native)
+    frames = torch.randn(3, 4, *native, generator=torch.Generator().manual_seed(0))
+    expected = interpolate(frames, size=grid, mode="bilinear" if len(grid) == 2 else "trilinear")
+    assert torch.equal(resize(frames, grid), expected)
+    assert torch.equal(resize(frames[1:2, :1], grid), expected[1:2, :1])
 
 
 def test_too_few_frames_for_a_window_are_an_error_that_counts_them(catalog: Catalog) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 
 from opframe.data.buffers import Buffers
 from opframe.data.loading import Loader, Plan, Windows, batches, make_loader
-from opframe.data.mixture import Source
-from opframe_registry import Batch, DataError, Fields, Metadata, Window
+from opframe.data.mixture import Source, open_source
+from opframe_registry import Batch, Catalog, DataError, Dataset, Fields, Metadata, Window
+from support import waves, write_prepared
 
 
 @attrs.define
@@ -133,11 +136,13 @@ class Counting:
 
 
 def test_ctrl_c_ends_the_wait_for_a_batch_and_the_threads() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         list(batches(loader(2, seconds=1.0)))
     timer.join()
+    signal.signal(signal.SIGINT, before)
     assert not loader_threads()
 
 
@@ -158,6 +163,41 @@ def test_reading_ten_thousand_windows_takes_no_more_memory_than_a_hundred() -> N
     buffers = Buffers()
     places = {buffers.take((3, 2)).data_ptr() for _ in range(10_000)}
     assert len(places) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
+def test_fifty_thousand_windows_take_no_more_memory_than_a_thousand(tmp_path: Path, catalog: Catalog) -> None:
+    """Of files that are memory maps and files that are decoded, resized or not, which are opened again at times."""
+    options: tuple[dict[str, object], ...] = ({}, {"compression": "gzip", "chunks": (1, 8, 8, 2, 1)})
+    sources = []
+    for name, option in zip(("plain", "gzip"), options, strict=True):
+        write_prepared(tmp_path / f"{name}.h5", waves(3, 6, 8), **option)
+        component = catalog.get(Dataset, "prepared")(url=str(tmp_path / f"{name}.h5"), test=1)
+        sources.append(open_source(component, component.build("train", tmp_path), 3, 1, "train"))
+    fields = Fields(channels=("u", "v"), grid=(8, 8), history=3)
+    plan = Plan(order=Recurring(), seed=7, batch_size=50, rank=0, ranks=1, first=0, last=1020)
+    used = []
+    for step, _ in enumerate(batches(make_loader(Windows(sources=sources, fields=fields, frames=1), plan, 0, False))):
+        if step % 100 == 0:
+            sources[step // 100 % 2].trajectories.stores._open.clear()
+        if step in (20, 1019):
+            used.append(memory_of_its_own())
+    assert used[1] - used[0] < 2_000_000, "more than 40 bytes a window"
+
+
+@attrs.frozen
+class Recurring:
+    """Windows of two trajectories, one in fifty of the second dataset."""
+
+    def __call__(self, seed: int, step: int, size: int) -> list[Window]:
+        return [Window(int(number == 0), step % 2, number % 3) for number in range(size)]
+
+
+def memory_of_its_own() -> int:
+    """Bytes of main memory that only this process has, files that are mapped left out."""
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def test_threads_leave_the_number_of_threads_of_training_alone() -> None:

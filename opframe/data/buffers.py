@@ -43,7 +43,7 @@ class Buffers:
         """Free memory that suffices, or fresh one; what is too small is given up."""
         while self._free:
             try:
-                memory = self._free.popleft()
+                memory = self._free.pop()  # the one that is freshest in the cache
             except IndexError:  # another thread was faster
                 break
             if len(memory) >= size:

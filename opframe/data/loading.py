@@ -67,9 +67,10 @@ class Windows:
     def batch(self, addresses: Sequence[Address], memory: Memory) -> Batch:
         """Read a batch into memory of the given kind. Raises DataError naming the window that is bad.
 
-        In training every channel and point counts, padding included.
+        All windows have the grid of the first one. In training every channel and point counts, padding included.
         """
-        history, grid = self.fields.history, self.fields.grid
+        history, first = self.fields.history, self.sources[addresses[0].window.dataset]
+        grid = first.seen(self.fields).grid
         frames = memory((len(addresses), history + self.frames, len(self.fields.channels), *grid))
         for sample, address in zip(frames, addresses, strict=True):
             window = address.window

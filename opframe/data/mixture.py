@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from math import isfinite
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from opframe.data.normalization import Normalization
 from opframe.data.resizing import resize
 from opframe.settings import Resize
 from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Split, Trajectories
+
+_PIECE = 2**17  # bytes that are copied at a time
 
 
 @frozen(kw_only=True)
@@ -33,7 +37,7 @@ class Source:
     resize: Resize = "bilinear"
     normalization: Normalization | None = None
 
-    @property
+    @cached_property
     def metadata(self) -> Metadata:
         return without(thinned(self.trajectories.metadata, self.stride), self.excluded)
 
@@ -47,6 +51,11 @@ class Source:
         """Frames [start, stop) of one trajectory, shape (T, C, *native grid)."""
         last = (stop - 1) * self.stride + 1
         return self.trajectories.read(self.number(trajectory), start * self.stride, last)[:: self.stride]
+
+    def seen(self, fields: Fields) -> Fields:
+        """What a model is given of these data: the fields, but on the data's own grid where nothing is resized."""
+        native = self.resize == "native"
+        return evolve(fields, grid=self.trajectories.metadata.grid) if native else fields
 
     def physical(self, frames: Tensor) -> Tensor:
         """What a model sees or predicts, (B, T, C, *grid), in the dataset's own units."""
@@ -146,7 +155,7 @@ def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[
 
 def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
     """Frames as a model sees them, (T, C, *grid) float32. Raises DataError if not finite."""
-    frames = torch.empty(stop - start, len(fields.channels), *fields.grid)
+    frames = torch.empty(stop - start, len(fields.channels), *source.seen(fields).grid)
     read_into(frames, source, trajectory, start)
     return frames
 
@@ -160,13 +169,29 @@ def read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> No
     own = frames[:, : read.shape[1]]
     same_grid = own.shape[2:] == read.shape[2:]
     values = own.numpy() if same_grid else np.empty(read.shape, np.float32)
-    np.copyto(values, read)
-    check_finite(source, trajectory, start, values)
+    if not copied_finite(values, read):
+        check_finite(source, trajectory, start, values)
     if not same_grid:
         own.copy_(resize(torch.from_numpy(values), tuple(own.shape[2:]), source.resize))
     frames[:, read.shape[1] :] = 1.0
     if source.normalization is not None:
         source.normalization.apply_(frames)
+
+
+def copied_finite(values: NDArray[np.float32], read: NDArray[np.float32]) -> bool:
+    """Copy what was read into `values`, and say whether all of it is surely finite.
+
+    It is copied in pieces along the axis in which it lies on disk, and each is summed up while it is in the cache: with
+    a term that is not finite no sum is finite. That of large terms may not be either.
+    """
+    axis = int(np.argmax(read.strides))
+    length = max(_PIECE * read.shape[axis] // read.nbytes, 1)
+    finite = True
+    for begin in range(0, read.shape[axis], length):
+        piece = (*[slice(None)] * axis, slice(begin, begin + length))
+        np.copyto(values[piece], read[piece])
+        finite &= isfinite(torch.from_numpy(values[piece]).sum().item())
+    return finite
 
 
 def check_finite(source: Source, trajectory: int, start: int, frames: NDArray[np.float32]) -> None:
