@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from opframe.benchmark.commands import add_bench
 from opframe.data.commands import add_data
 from opframe.weights.commands import add_weights
 from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
@@ -31,7 +32,9 @@ def main() -> NoReturn:
     try:
         sys.exit(arguments.command(arguments))
     except OpframeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from opframe.data.remote.retries import redacted
+
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     show.set_defaults(command=_show)
     commands.add_parser("list", help="all installed components").set_defaults(command=_list)
+    add_bench(commands)
     add_data(commands)
     add_weights(commands)
     schema = commands.add_parser("schema", help="JSON Schema of configs, for editors")

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from opframe.memory import keep_freed_memory
 from opframe_registry import RunError
 
 
@@ -90,6 +91,8 @@ def joined(wanted: str) -> Iterator[Processes]:
     device = choose_device(wanted)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield Processes(rank=0, count=1, device=device)
         return

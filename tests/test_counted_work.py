@@ -58,7 +58,7 @@ def embedding_and_head(settings: DPOT | MoEPOT) -> int:
     D, P, O = settings.width, settings.patch, settings.output_width  # noqa: N806, E741
     N, M = X * Y // P**2, C * P + 3  # noqa: N806
     patches = B * N * T * C * P**2 * M + (X + Y) * M  # no gradient of inputs and coordinates
-    folding = T * M * D**2 + T * D**2 + N * D**2
+    folding = T * M * D**2 + N * D**2
     embedding = B * N * T * M * D
     head = B * N * P**2 * (D * O + O**2 + O * C)
     return 4 * patches + 6 * (folding + embedding + head)

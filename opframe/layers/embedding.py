@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from opframe.layers.dense import Pointwise, dense, full_precision, unit_interval
 from opframe.layers.derived import derived
+from opframe.layers.folding import aggregated
 from opframe.layers.patches import PatchConvolution
 
 
@@ -66,14 +67,9 @@ def embed(u: Tensor, patches: PatchEmbedding, position: Tensor, aggregation: Tem
 def _fold(
     weight: Tensor, bias: Tensor, position: Tensor, w: Tensor, gamma: Tensor | None, patches: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """The A_tᵀ W₂ side by side, (D, T·M), and (p + b₂) Σ_t A_t, (X', Y', D); A_t = diag(cos(t·γ)) W_t, or W_t.
-
-    The A_t themselves, as large as all W_t, are not made.
-    """
-    cosines = _cosines(w, gamma)  # (T, D)
-    summed = cosines.T[:, None] @ w.transpose(0, 1)  # (D, 1, D)
-    offset = (resize_position(position, patches)[0].movedim(0, -1) + bias) @ summed[:, 0]
-    folded = (weight.flatten(1).T * cosines[:, None]) @ w  # (T, M, D); last, so that the gradient of w has its layout
+    """The A_tᵀ W₂ side by side, (D, T·M), and (p + b₂) Σ_t A_t, (X', Y', D); A_t = diag(cos(t·γ)) W_t, or W_t."""
+    folded, summed = aggregated(weight.flatten(1).T, _cosines(w, gamma), w)  # (T, M, D), (D, D)
+    offset = (resize_position(position, patches)[0].movedim(0, -1) + bias) @ summed
     return folded.flatten(0, 1).T, offset
 
 
