@@ -4,7 +4,7 @@
     python benchmarks/models.py unet moepot:tiny --threads 2 --json models.json
 
 A training step is forward, backward and fused Adam, in float32 or with bfloat16 autocast, on random fields. Times are
-medians of five repetitions, or of as many as take --seconds. Memory is the peak of training less what the process had
+medians of three repetitions, or of as many as take --seconds. Memory is the peak of training less what the process had
 before the network was built; on a GPU it is what torch allocated there. Run it on a machine that does nothing else.
 """
 
@@ -13,27 +13,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from attrs import evolve
-from torch.utils.benchmark import Timer
 
+from opframe.benchmark.machine import description
+from opframe.benchmark.timing import in_turns, spread
 from opframe.model_size import in_words, model_size, variants
 from opframe_registry import Backbone, Catalog, Fields, OpframeError, Prediction, discover
 
 BYTES_A_PARAMETER = 16
 """Weight, gradient and two moments of Adam, in float32. Activations come on top."""
-
-FEWEST = 5
-"""Repetitions of what is slow."""
 
 HEADINGS = ("backbone", "size", "parameters", "activated", "forward", "training step", "memory")
 
@@ -154,23 +150,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         optimizer.zero_grad()
         with autocast:
             prediction: Prediction = network(inputs)
-        torch.stack([prediction.field.square().mean(), *prediction.penalties.values()]).sum().backward()
+        loss = torch.stack([prediction.field.square().mean(), *prediction.penalties.values()]).sum()
+        torch.autograd.backward(loss)
         optimizer.step()
 
     network.train()
-    training = _median_seconds(step, arguments)
+    training = _median_seconds(step, arguments.seconds, device)
     memory = _peak_memory(device) - before
     network.eval()
-    return {"training_step": training, "memory": memory, "forward": _median_seconds(forward, arguments)}
+    return {"training_step": training, "memory": memory, "forward": _median_seconds(forward, arguments.seconds, device)}
 
 
-def _median_seconds(call: Callable[[], None], arguments: argparse.Namespace) -> float:
-    timer = Timer("call()", globals={"call": call}, num_threads=arguments.threads)
-    timer.timeit(1)  # what is done once
-    times: list[float] = []
-    while len(times) < FEWEST or sum(times) < arguments.seconds:
-        times.append(timer.timeit(1).median)
-    return median(times)
+def _median_seconds(call: Callable[[], None], seconds: float, device: torch.device) -> float:
+    (times,) = in_turns([call], seconds, device)
+    return spread(times).median
 
 
 def _memory_in_use(device: torch.device) -> int:
@@ -202,17 +195,11 @@ def _milliseconds(seconds: float) -> str:
 
 def _environment(arguments: argparse.Namespace) -> str:
     """One line on what was measured, where and when."""
-    where = f"{_processor()}, {arguments.threads} thread{'s' * (arguments.threads > 1)}"
-    if arguments.device == "cuda":
-        where = torch.cuda.get_device_name()
+    torch.set_num_threads(arguments.threads)
+    where = description(torch.device(arguments.device))
     how = arguments.precision + ", normalised" * arguments.normalize
     what = f"batch {arguments.batch}, {in_words(_fields(arguments))}, {how}"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {where}, torch {torch.__version__}: {what}"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    return f"{datetime.now(UTC):%Y-%m-%d}, {where}: {what}"
 
 
 if __name__ == "__main__":
