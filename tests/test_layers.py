@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from opframe.layers.attention import FourierAttention
-from opframe.layers.dense import Pointwise, TokenNorm
+from opframe.layers.dense import Pointwise, TokenNorm, grouped_dense
 from opframe.layers.derived import constant_weights, derived
+from opframe.layers.folding import aggregated
 from opframe.layers.patch_transformer import Mixed, PatchTransformer
 from opframe.layers.patches import PatchConvolution, PatchExpansion, gather_patches, scatter_patches
 from opframe_dpot import DPOT
@@ -242,3 +243,44 @@ def test_weights_made_in_inference_mode_work_within_constant_weights() -> None:
         for weight in network.parameters():
             weight.add_(1)
         assert not torch.equal(network(u).field, before)
+
+
+def exact(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def test_gradients_that_are_written_by_hand_are_those_of_the_functions() -> None:
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(aggregated, (exact(3, 4), exact(2, 4), exact(2, 4, 5)))
+    assert torch.autograd.gradcheck(grouped_dense, (exact(32, 6), exact(2, 3, 4), exact(2, 1, 4)))
+    expansion = PatchExpansion(3, 2, 2).double()
+    weight = expansion.weight.detach().clone().requires_grad_()
+
+    def expanded(weight: Tensor) -> Tensor:
+        rows: Tensor = torch.func.functional_call(expansion, {"weight": weight}, (torch.ones(1, 1, 2, 3).double(),))
+        return rows
+
+    assert torch.autograd.gradcheck(expanded, (weight,))
+
+
+def test_frames_are_aggregated_by_matrices_that_are_not_made() -> None:
+    rows, cosines, matrices = exact(3, 4), exact(2, 4), exact(2, 4, 5)
+    products, total = aggregated(rows, cosines, matrices)
+    scaled = cosines[..., None] * matrices
+    assert torch.allclose(products, rows @ scaled)
+    assert torch.allclose(total, scaled.sum(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_groups_have_dense_layers_of_their_own(dtype: torch.dtype) -> None:
+    x, weight, bias = torch.randn(32, 6), torch.randn(2, 3, 4), torch.randn(2, 1, 4)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        found = grouped_dense(x, weight, bias)
+    expected = torch.baddbmm(bias, x.view(32, 2, 3).transpose(0, 1), weight).transpose(0, 1).flatten(1)
+    assert found.dtype is dtype
+    tolerance = 1e-6 if dtype is torch.float32 else 2e-2
+    assert (found - expected).norm() <= tolerance * expected.norm()
+    found.float().sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, weight.sum(2).flatten().expand(32, 6), atol=1e-5 if dtype is torch.float32 else 5e-2)
