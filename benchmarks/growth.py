@@ -26,6 +26,7 @@ from cases import CPU, FIELDS, TINY
 from opframe.benchmark.machine import description
 from opframe.benchmark.timing import in_turns, spread
 from opframe.benchmark.work import count_work
+from opframe.memory import keep_freed_memory
 from opframe_dpot import DPOT
 from opframe_registry import Fields
 from side_by_side import CLOCKS
@@ -63,6 +64,7 @@ class Size:
 def main() -> None:
     """Measure, print the table, draw the figure."""
     options = _options()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     points = []
     for grows, sizes in series(options.small).items():

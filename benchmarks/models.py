@@ -25,6 +25,7 @@ from attrs import evolve
 
 from opframe.benchmark.machine import description
 from opframe.benchmark.timing import in_turns, spread
+from opframe.memory import keep_freed_memory
 from opframe.model_size import in_words, model_size, variants
 from opframe_registry import Backbone, Catalog, Fields, OpframeError, Prediction, discover
 
@@ -133,6 +134,7 @@ def _row(arguments: argparse.Namespace, name: str, size: str, backbone: Backbone
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of a forward pass and of a training step, and bytes of training, of the one model that is asked for."""
     ((_, _, backbone),) = chosen(discover(), [arguments.measure], arguments.normalize)
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     fields, device = _fields(arguments), torch.device(arguments.device)
     model_size(backbone, fields)  # imports what the network is made of

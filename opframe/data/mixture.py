@@ -17,7 +17,7 @@ from opframe.data.resizing import resize
 from opframe.settings import Resize
 from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Split, Trajectories
 
-_PIECE = 2**17  # bytes that are copied at a time
+_PIECE = 2**19  # bytes that are copied at a time
 
 
 @frozen(kw_only=True)
