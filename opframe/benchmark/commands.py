@@ -9,6 +9,9 @@ from rich.console import Console
 
 from opframe_registry import discover
 
+_WIDTH = 120
+"""Characters of a line where there is no terminal."""
+
 
 def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `bench` to the command line."""
@@ -38,6 +41,8 @@ def _positive(text: str) -> float:
 
 def _bench(arguments: argparse.Namespace) -> int:
     catalog, console = discover(), Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     from opframe.benchmark.machine import ceilings, description
     from opframe.benchmark.report import Findings
     from opframe.benchmark.rows import measure_rows

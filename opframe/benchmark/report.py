@@ -53,7 +53,7 @@ class Findings:
         )
         table = Table(title=f"{self.title}\n{self.environment}", caption=caption)
         for heading in _HEADINGS:
-            table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading, overflow="fold")
         for row in self.rows:
             table.add_row(*self._cells(row))
         return table
