@@ -89,18 +89,18 @@ ORDERS = ((0, 1, 2, 3, 4), (0, 2, 3, 4, 1), (0, 3, 4, 1, 2))
 @pytest.mark.parametrize("grid", [(64, 64), (128, 128)], ids=["same grid", "resized"])
 def test_one_value_that_is_not_finite_is_found_wherever_it_is(order: tuple[int, ...], grid: tuple[int, ...]) -> None:
     """The data are of several pieces, in whichever order their axes lie in memory."""
-    stored = np.zeros([(1, 11, 3, 64, 64)[axis] for axis in order], "f4")
+    stored = np.zeros([(1, 22, 3, 64, 64)[axis] for axis in order], "f4")
     values = stored.transpose(np.argsort(order))
     assert values.nbytes > 2 * mixture._PIECE
     fields = Fields(channels=("a", "b", "c", "d"), grid=grid, history=1)
-    for frame, channel, x, y in [(0, 0, 0, 0), (10, 2, 63, 63), (4, 1, 31, 32), (10, 0, 0, 63)]:
+    for frame, channel, x, y in [(0, 0, 0, 0), (21, 2, 63, 63), (9, 1, 31, 32), (21, 0, 0, 63)]:
         for bad in (np.nan, np.inf, -np.inf):
             values[0, frame, channel, x, y] = bad
             where = rf"holds {bad} in frame {frame}, channel 'c{channel}', at grid point \({x}, {y}\)"
             with pytest.raises(DataError, match=where):
-                read_frames(in_memory(values), 0, 0, 11, fields)
+                read_frames(in_memory(values), 0, 0, 22, fields)
             values[0, frame, channel, x, y] = 0.0
-    read_frames(in_memory(values), 0, 0, 11, fields)
+    read_frames(in_memory(values), 0, 0, 22, fields)
 
 
 def test_infinities_that_cancel_are_found_and_large_values_are_none() -> None:
