@@ -16,6 +16,7 @@ from opframe.layers.derived import constant_weights, derived
 from opframe.layers.folding import aggregated
 from opframe.layers.patch_transformer import Mixed, PatchTransformer
 from opframe.layers.patches import PatchConvolution, PatchExpansion, gather_patches, scatter_patches
+from opframe.layers.scale import standardized
 from opframe_dpot import DPOT
 from opframe_registry import Fields
 
@@ -284,3 +285,13 @@ def test_groups_have_dense_layers_of_their_own(dtype: torch.dtype) -> None:
     found.float().sum().backward()
     assert x.grad is not None
     assert torch.allclose(x.grad, weight.sum(2).flatten().expand(32, 6), atol=1e-5 if dtype is torch.float32 else 5e-2)
+
+
+def test_samples_are_standardized_as_exactly_as_by_torch() -> None:
+    u = torch.randn(3, 5, 2, 32, 24) * torch.tensor([1e-3, 1e3]).view(1, 1, 2, 1, 1) + 100.0
+    z, μ, σ = standardized(u)
+    exact_σ, exact_μ = torch.std_mean(u.double(), dim=(1, 3, 4), keepdim=True)
+    assert torch.allclose(μ.double(), exact_μ, rtol=1e-6)
+    assert torch.allclose(σ[:, :, 1].double(), exact_σ[:, :, 1] + 1e-6, rtol=1e-6)
+    assert torch.allclose(z, (u - μ) / σ)
+    assert not standardized(torch.full((1, 4, 1, 8, 8), 0.5))[0].any()

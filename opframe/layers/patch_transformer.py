@@ -20,6 +20,7 @@ from opframe.layers.dense import Pointwise, full_precision
 from opframe.layers.embedding import PatchEmbedding, TemporalAggregation, embed
 from opframe.layers.patch_keys import check_patch
 from opframe.layers.patches import PatchExpansion, scatter_patches
+from opframe.layers.scale import standardized
 from opframe_registry import Fields, Prediction
 
 
@@ -73,9 +74,8 @@ class PatchTransformer(nn.Module):
         check_patch(self.patch, u.shape[3:])
         if self.scale_feats_mu is None or self.scale_feats_sigma is None:
             return self._predict(self._tokens(u), u.dtype)
-        σ, μ = torch.std_mean(u, dim=(1, *range(3, u.ndim)), keepdim=True)  # (B, 1, C, 1, 1)
-        σ = σ + 1e-6
-        z = self._tokens((u - μ) / σ)
+        z, μ, σ = standardized(u)
+        z = self._tokens(z)
         with full_precision(u):
             moments = torch.cat([μ, σ], dim=2).view(len(u), *[1] * (u.ndim - 3), -1)  # (B, 1, 1, 2C)
             z = z * self.scale_feats_sigma(moments) + self.scale_feats_mu(moments)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opframe.layers.dense import Pointwise, TokenNorm, dense, full_precision, unit_interval
+from opframe.layers.scale import standardized
 from opframe_fno import NORM_GROUPS
 from opframe_fno.spectral import ModeTransform, SpectralConvolution
 from opframe_registry import Fields, Prediction
@@ -54,9 +55,8 @@ class FNONet(nn.Module):
         self.check_grid(u.shape[3:])
         if self.scale_feats is None:
             return self._predict(self.patch_embed(u), u.dtype)
-        σ, μ = torch.std_mean(u, dim=(1, *range(3, u.ndim)), keepdim=True)  # (B, 1, C, 1, …)
-        σ = σ + 1e-6
-        z = self.patch_embed((u - μ) / σ)
+        z, μ, σ = standardized(u)
+        z = self.patch_embed(z)
         with full_precision(u):
             moments = torch.cat([μ, σ], dim=2).view(len(u), *[1] * (u.ndim - 3), -1)  # (B, 1, …, 2C)
             z = z + self.scale_feats(moments)

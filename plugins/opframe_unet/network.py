@@ -17,6 +17,7 @@ from monai.networks.blocks.upsample import UpSample
 from monai.networks.nets.basic_unet import Down, TwoConv
 from torch import Tensor, nn
 
+from opframe.layers.scale import standardized
 from opframe_registry import Fields, Prediction
 from opframe_unet import NORM_GROUPS
 
@@ -50,9 +51,8 @@ class UNetNet(nn.Module):
         """Predict the next S frames, in the precision of `u` under autocast too."""
         if not self.normalize:
             return Prediction(field=self._frames(u))
-        σ, μ = torch.std_mean(u, dim=(1, *range(3, u.ndim)), keepdim=True)  # (B, 1, C, 1, …)
-        σ = σ + 1e-6
-        return Prediction(field=self._frames((u - μ) / σ) * σ + μ)
+        z, μ, σ = standardized(u)
+        return Prediction(field=self._frames(z) * σ + μ)
 
     def _frames(self, u: Tensor) -> Tensor:
         """(B, T, C, *grid) -> (B, S, C, *grid)."""
