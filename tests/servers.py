@@ -11,13 +11,32 @@ from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from socketserver import BaseServer
 from types import TracebackType
 from typing import Any, Self
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 
-class FileServer:
+class Served:
+    """A server in a thread of its own, for the time of a context. Made by a subclass: `_server` and `_thread`."""
+
+    _server: BaseServer
+    _thread: threading.Thread
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class FileServer(Served):
     """Files over HTTP with ranges of bytes, ETag and modification time, each of which can be switched off.
 
     `listings`: folders are answered with a page of links to what they hold.
@@ -44,17 +63,6 @@ class FileServer:
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def serve(self, name: str, content: bytes) -> str:
         """Put a file there, over what is there; its URL."""
@@ -201,7 +209,7 @@ class _Quiet(WSGIRequestHandler):
         """Nothing on the terminal."""
 
 
-class Bucket:
+class Bucket(Served):
     """moto's S3 server with one bucket, `data`, that counts requests for objects and fails when it is told to."""
 
     def __init__(self) -> None:
@@ -213,17 +221,6 @@ class Bucket:
         self._server = make_server("127.0.0.1", 0, self._counted, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def _counted(self, environment: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environment["REQUEST_METHOD"], environment["PATH_INFO"]

@@ -91,3 +91,18 @@ def assert_same_training(run: Path, other: Path, step: int) -> None:
     for name, state in one["optimizer"]["state"].items():
         assert all(torch.equal(value, two["optimizer"]["state"][name][key]) for key, value in state.items()), name
     assert one["schedule"] == two["schedule"]
+
+
+PUBLISHED_KEYS = {
+    "embed_dim": "width",
+    "depth": "depth",
+    "n_blocks": "heads",
+    "patch_size": "patch",
+    "modes": "modes",
+    "mlp_ratio": "mlp_ratio",
+    "out_layer_dim": "output_width",
+    "normalize": "normalize",
+    "time_agg": "time_aggregation",
+    "n_cls": "classes",
+}
+"""Our keys of a patch transformer by the names that the published code gives them."""

@@ -15,21 +15,9 @@ from torch import Tensor, nn
 
 from opframe_dpot import DPOT
 from opframe_registry import ConfigError, Fields
-from support import GOLDEN
+from support import GOLDEN, PUBLISHED_KEYS
 
 CASES = ("dpot_all_modes", "dpot_truncated_modes_normalized_bundle2", "dpot3d")
-KEYS = {
-    "embed_dim": "width",
-    "depth": "depth",
-    "n_blocks": "heads",
-    "patch_size": "patch",
-    "modes": "modes",
-    "mlp_ratio": "mlp_ratio",
-    "out_layer_dim": "output_width",
-    "normalize": "normalize",
-    "time_agg": "time_aggregation",
-    "n_cls": "classes",
-}
 
 
 def grid_of(channels: int, *grid: int, history: int = 4, horizon: int = 1) -> Fields:
@@ -42,7 +30,7 @@ def published(case: str) -> tuple[nn.Module, dict[str, Tensor]]:
     settings: dict[str, Any] = json.loads((GOLDEN / f"{case}.json").read_text())["config"]
     grid = [settings["img_size"]] * (golden["input"].ndim - 3)
     frames = {"history": settings["in_timesteps"], "horizon": settings["out_timesteps"]}
-    network = DPOT(**{ours: settings[theirs] for theirs, ours in KEYS.items()}).build(
+    network = DPOT(**{ours: settings[theirs] for theirs, ours in PUBLISHED_KEYS.items()}).build(
         grid_of(settings["in_channels"], *grid, **frames)
     )
     network.load_state_dict(

@@ -19,20 +19,8 @@ from opframe_moepot.experts import Expert, grouped_dense, weighted_experts
 from opframe_moepot.gate import Gate, Routing
 from opframe_moepot.network import Mixture, router_scores
 from opframe_registry import Adapted, ConfigError, Fields, Prediction
-from support import GOLDEN
+from support import GOLDEN, PUBLISHED_KEYS
 
-KEYS = {
-    "embed_dim": "width",
-    "depth": "depth",
-    "n_blocks": "heads",
-    "patch_size": "patch",
-    "modes": "modes",
-    "mlp_ratio": "mlp_ratio",
-    "out_layer_dim": "output_width",
-    "normalize": "normalize",
-    "time_agg": "time_aggregation",
-    "n_cls": "classes",
-}
 SMALL = MoEPOT(width=16, depth=2, heads=2, patch=4, routed_experts=6, chosen_experts=2)
 
 
@@ -45,7 +33,7 @@ def published() -> tuple[nn.Module, dict[str, Tensor]]:
     golden = load_file(GOLDEN / "moepot.safetensors")
     settings: dict[str, Any] = json.loads((GOLDEN / "moepot.json").read_text())["config"]
     fields = grid_of(settings["in_channels"], 32, 32, history=settings["in_timesteps"])
-    network = MoEPOT(**{ours: settings[theirs] for theirs, ours in KEYS.items()}).build(fields)
+    network = MoEPOT(**{ours: settings[theirs] for theirs, ours in PUBLISHED_KEYS.items()}).build(fields)
     missing = network.load_state_dict(golden_weights(golden), strict=False)
     assert missing.missing_keys == ["blocks.0.MoE.gating.temperature"]
     assert not missing.unexpected_keys

@@ -15,20 +15,8 @@ from opframe_fno import FNO
 from opframe_moepot import MoEPOT
 from opframe_registry import Backbone, Fields
 from straightforward import straightforward
-from support import GOLDEN
+from support import GOLDEN, PUBLISHED_KEYS
 
-KEYS = {
-    "embed_dim": "width",
-    "depth": "depth",
-    "n_blocks": "heads",
-    "patch_size": "patch",
-    "modes": "modes",
-    "mlp_ratio": "mlp_ratio",
-    "out_layer_dim": "output_width",
-    "normalize": "normalize",
-    "time_agg": "time_aggregation",
-    "n_cls": "classes",
-}
 NAMES = ["dpot_all_modes", "dpot_truncated_modes_normalized_bundle2", "moepot", "fno2d", "fno2d_normalized"]
 
 
@@ -52,7 +40,9 @@ def settings_of(name: str) -> tuple[Backbone, Fields]:
             normalize=told["normalize"],
             classes=told["n_cls"],
         ), fields
-    return (MoEPOT if name == "moepot" else DPOT)(**{ours: told[theirs] for theirs, ours in KEYS.items()}), fields
+    return (MoEPOT if name == "moepot" else DPOT)(
+        **{ours: told[theirs] for theirs, ours in PUBLISHED_KEYS.items()}
+    ), fields
 
 
 def ours(tensor: Tensor) -> Tensor:
