@@ -82,7 +82,7 @@ def test_a_step_of_dpot_is_its_products_with_folded_weights() -> None:
 def test_a_step_of_moepot_computes_the_shared_and_the_chosen_experts_only() -> None:
     H, N = MIXTURE.hidden, X * Y // MIXTURE.patch**2  # noqa: N806
     layers = 1 + MIXTURE.shared_experts + MIXTURE.chosen_experts  # 1: the features
-    experts = 6 * B * N * MIXTURE.width * (layers * H + MIXTURE.chosen_experts)
+    experts = 6 * B * N * MIXTURE.width * layers * H
     gate = 6 * B * H * (2 * H + 2 * 2 * H // 8 + 2 * H + MIXTURE.routed_experts)
     expected = embedding_and_head(MIXTURE) + MIXTURE.depth * (attention(MIXTURE) + experts + gate)
     assert counted(MIXTURE.build(FIELDS), B, FIELDS) == expected

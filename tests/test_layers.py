@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from opframe.layers.attention import FourierAttention
-from opframe.layers.dense import Pointwise, TokenNorm, grouped_dense
+from opframe.layers.dense import Pointwise, TokenNorm
 from opframe.layers.derived import constant_weights, derived
 from opframe.layers.folding import aggregated
 from opframe.layers.patch_transformer import Mixed, PatchTransformer
@@ -250,18 +250,9 @@ def exact(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
 
-def test_gradients_that_are_written_by_hand_are_those_of_the_functions() -> None:
+def test_the_gradient_of_the_aggregation_is_that_of_the_function() -> None:
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(aggregated, (exact(3, 4), exact(2, 4), exact(2, 4, 5)))
-    assert torch.autograd.gradcheck(grouped_dense, (exact(32, 6), exact(2, 3, 4), exact(2, 1, 4)))
-    expansion = PatchExpansion(3, 2, 2).double()
-    weight = expansion.weight.detach().clone().requires_grad_()
-
-    def expanded(weight: Tensor) -> Tensor:
-        rows: Tensor = torch.func.functional_call(expansion, {"weight": weight}, (torch.ones(1, 1, 2, 3).double(),))
-        return rows
-
-    assert torch.autograd.gradcheck(expanded, (weight,))
 
 
 def test_frames_are_aggregated_by_matrices_that_are_not_made() -> None:
@@ -270,21 +261,6 @@ def test_frames_are_aggregated_by_matrices_that_are_not_made() -> None:
     scaled = cosines[..., None] * matrices
     assert torch.allclose(products, rows @ scaled)
     assert torch.allclose(total, scaled.sum(0))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_groups_have_dense_layers_of_their_own(dtype: torch.dtype) -> None:
-    x, weight, bias = torch.randn(32, 6), torch.randn(2, 3, 4), torch.randn(2, 1, 4)
-    x.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
-        found = grouped_dense(x, weight, bias)
-    expected = torch.baddbmm(bias, x.view(32, 2, 3).transpose(0, 1), weight).transpose(0, 1).flatten(1)
-    assert found.dtype is dtype
-    tolerance = 1e-6 if dtype is torch.float32 else 2e-2
-    assert (found - expected).norm() <= tolerance * expected.norm()
-    found.float().sum().backward()
-    assert x.grad is not None
-    assert torch.allclose(x.grad, weight.sum(2).flatten().expand(32, 6), atol=1e-5 if dtype is torch.float32 else 5e-2)
 
 
 def test_samples_are_standardized_as_exactly_as_by_torch() -> None:

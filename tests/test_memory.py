@@ -17,7 +17,7 @@ if {kept}:
     keep_freed_memory()
 
 def step():
-    del [bytearray(4 * 2**20) for _ in range(20)][:]
+    del [bytearray(size * 2**20) for size in (4, 4, 12, 60)][:]
 
 step()
 step()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.profiler import profile
 
 from opframe_moepot import MoEPOT
-from opframe_moepot.experts import Expert, grouped_dense, weighted_experts
+from opframe_moepot.experts import Expert, chosen_experts, weighted_experts
 from opframe_moepot.gate import Gate, Routing
 from opframe_moepot.network import Mixture, router_scores
 from opframe_registry import Adapted, ConfigError, Fields, Prediction
@@ -132,18 +132,20 @@ def test_weighted_experts_are_all_experts_times_zero_where_not_chosen(chosen: li
     assert all(difference(one, other) <= 1e-12 for one, other in zip(ours, expected, strict=True))
 
 
-def test_the_grouped_product_is_a_correct_operation_with_correct_gradients() -> None:
+def test_the_chosen_experts_are_a_correct_operation_with_correct_gradients() -> None:
     torch.manual_seed(0)
-    x = torch.randn(3, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    f = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
+    shares = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
     weights = [torch.randn(4, 3, 1, 1, dtype=torch.float64, requires_grad=True) for _ in range(4)]
     biases = [torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(4)]
     chosen = torch.tensor([[0, 3], [3, 1], [0, 1]])
-    torch.library.opcheck(grouped_dense, (x, chosen, weights, biases))
+    torch.library.opcheck(chosen_experts, (f, chosen, shares, weights, biases))
 
-    def product(x: Tensor, *layers: Tensor) -> Tensor:
-        return grouped_dense(x, chosen, layers[:4], layers[4:])
+    def mean(f: Tensor, shares: Tensor, *layers: Tensor) -> Tensor:
+        found: Tensor = chosen_experts(f, chosen, shares, layers[:4], layers[4:])[0]
+        return found
 
-    assert torch.autograd.gradcheck(product, (x, *weights, *biases))
+    assert torch.autograd.gradcheck(mean, (f, shares, *weights, *biases))
 
 
 def test_an_expert_that_no_sample_chose_is_not_computed_and_gets_the_gradient_zero() -> None:
@@ -171,7 +173,7 @@ def test_the_work_of_the_experts_grows_with_those_chosen_and_not_with_those_ther
     choices = torch.stack([torch.randperm(routed)[:chosen] for _ in range(5)])
     with profile(with_flops=True) as seen, torch.no_grad():
         weighted_experts(experts, torch.randn(5, 3, 2, 8, dtype=torch.float64), choices, torch.rand(5, chosen))
-    products = sum(event.flops for event in seen.events() if event.name == "aten::conv2d")
+    products = sum(event.flops for event in seen.events() if event.name == "aten::addmm")
     assert products == 2 * (5 * chosen) * (3 * 2) * 8 * 8
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from opframe.benchmark.timing import in_turns
-from opframe.layers.dense import dense
+from opframe.layers.products import dense
 
 _ROWS, _WIDTH = 4096, 1024
 _COPIED = 2**28

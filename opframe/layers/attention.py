@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from opframe.layers.dense import grouped_dense
+from opframe.layers.products import grouped_dense
 from opframe.layers.transforms import CornerTransform
 
 
@@ -35,13 +35,13 @@ class FourierAttention(nn.Module):
         """(B, X', Y', D) -> the same. Under autocast the transforms stay in float32, the perceptron does not."""
         modes: Tensor = self.transform(z)  # (B, K, 2, L·D)
         parts = torch.unflatten(modes, -1, (-1, self.heads, self.w1.shape[-1]))  # (B, K, 2, L, h, E)
-        rows = parts.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(0, 2)  # (B·K·L, h·2·E)
-        parts = torch.unflatten(self._perceptron(rows), -1, (self.heads, 2, -1))
-        parts = torch.unflatten(parts, 0, (*modes.shape[:2], -1))  # (B, K, L, h, 2, E)
-        return self.transform.inverse(parts.permute(0, 1, 4, 2, 3, 5).flatten(3), z.shape[1:-1])
+        rows = parts.permute(4, 0, 1, 3, 2, 5).flatten(4).flatten(1, 3)  # (h, B·K·L, 2·E)
+        parts = torch.unflatten(self._perceptron(rows), -1, (2, -1))
+        parts = torch.unflatten(parts, 1, (*modes.shape[:2], -1))  # (h, B, K, L, 2, E)
+        return self.transform.inverse(parts.permute(1, 2, 4, 3, 0, 5).flatten(3), z.shape[1:-1])
 
     def _perceptron(self, rows: Tensor) -> Tensor:
-        """Rows [re, im] of all heads, (N, h·2·E) -> the same. GELU acts on both parts."""
+        """Rows [re, im] of each head, (h, N, 2·E) -> the same. GELU acts on both parts."""
         rows = functional.gelu(grouped_dense(rows, _real_product(self.w1), _real_bias(self.b1)))
         return grouped_dense(rows, _real_product(self.w2), _real_bias(self.b2))
 

@@ -3,80 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_IMAGES = 16
+from opframe.layers.products import dense
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
     """A context in which autocast leaves the precision of operations on the tensor's device alone."""
     return torch.autocast(tensor.device.type, enabled=False)
-
-
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias over the last axis: (B, …, I), (O, I), (O,) -> (B, …, O), with one or more axes in …
-
-    On a CPU it runs as a 1×1 convolution of a channels-last image. That reaches oneDNN, which in float32 is
-    about twice as fast on AMD as the MKL product behind `F.linear`.
-    """
-    if x.device.type != "cpu":
-        return functional.linear(x, weight, bias)
-    image = functional.conv2d(as_image(x), weight[:, :, None, None], bias)
-    return image.movedim(1, -1).reshape(*x.shape[:-1], len(weight))
-
-
-def grouped_dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x_g · W_g + b_g for every group g of the last axis: (N, h·I), W (h, I, O), b (h, 1, O) -> (N, h·O).
-
-    On a CPU as a 1×1 convolution in groups, which is faster than a batch of products by as much as `dense` is.
-    """
-    if x.device.type != "cpu":
-        return torch.baddbmm(bias, _by_group(x, weight), weight).transpose(0, 1).flatten(1)
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    return cast(Tensor, _GroupedDense.apply(x, weight, bias))  # type: ignore[no-untyped-call]
-
-
-class _GroupedDense(torch.autograd.Function):
-    """torch's own gradient of a convolution in groups is slower than that of a batch of products."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _grouped_convolution(x, weight.mT, bias.flatten())
-
-    @staticmethod
-    def backward(ctx: Any, by_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        by_output = by_output.contiguous()
-        outputs = _by_group(by_output, weight)
-        by_weight = _by_group(x, weight).mT @ outputs
-        return _grouped_convolution(by_output, weight), by_weight, outputs.sum(1, keepdim=True)
-
-
-def _grouped_convolution(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(N, h·I), (h, O, I), (h·O,) -> (N, h·O)."""
-    image = functional.conv2d(as_image(x), kernel.flatten(0, 1)[:, :, None, None], bias, groups=len(kernel))
-    return image.movedim(1, -1).reshape(len(x), -1)
-
-
-def _by_group(rows: Tensor, weight: Tensor) -> Tensor:
-    """(N, h·I) -> (h, N, I)."""
-    return torch.unflatten(rows, -1, (len(weight), -1)).transpose(0, 1)
-
-
-def as_image(x: Tensor) -> Tensor:
-    """Rows of (…, I) as a channels-last batch of images (N, I, H, 1).
-
-    There are 16 of them where the rows can be shared equally: with fewer, one thread does not reach oneDNN.
-    """
-    images = 1 if (x.numel() // x.shape[-1]) % _IMAGES else _IMAGES
-    return x.reshape(images, -1, 1, x.shape[-1]).movedim(-1, 1)
 
 
 def unit_interval(points: int, like: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from opframe.layers.dense import Pointwise, dense, full_precision, unit_interval
+from opframe.layers.dense import Pointwise, full_precision, unit_interval
 from opframe.layers.derived import derived
 from opframe.layers.folding import aggregated
 from opframe.layers.patches import PatchConvolution
+from opframe.layers.products import dense
 
 
 class PatchEmbedding(nn.Module):
@@ -69,7 +70,7 @@ def _fold(
 ) -> tuple[Tensor, Tensor]:
     """The A_tᵀ W₂ side by side, (D, T·M), and (p + b₂) Σ_t A_t, (X', Y', D); A_t = diag(cos(t·γ)) W_t, or W_t."""
     folded, summed = aggregated(weight.flatten(1).T, _cosines(w, gamma), w)  # (T, M, D), (D, D)
-    offset = (resize_position(position, patches)[0].movedim(0, -1) + bias) @ summed
+    offset = dense(resize_position(position, patches)[0].movedim(0, -1) + bias, summed.T)
     return folded.flatten(0, 1).T, offset
 
 

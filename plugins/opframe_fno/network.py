@@ -17,7 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from opframe.layers.dense import Pointwise, TokenNorm, dense, full_precision, unit_interval
+from opframe.layers.dense import Pointwise, TokenNorm, full_precision, unit_interval
+from opframe.layers.products import dense
 from opframe.layers.scale import standardized
 from opframe_fno import NORM_GROUPS
 from opframe_fno.spectral import ModeTransform, SpectralConvolution

@@ -16,7 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from opframe.layers.dense import Pointwise, dense, full_precision
+from opframe.layers.dense import Pointwise, full_precision
+from opframe.layers.products import dense
 from opframe.layers.transforms import full_transform, half_transform
 
 

@@ -1,12 +1,12 @@
 """The routed experts, of which only the chosen ones are computed.
 
-Legend: B batch, X' Y' patches, I channels in, O channels out, K chosen experts of a sample, N_r routed experts.
+Legend: B batch, X' Y' patches, N their number, I channels in, O channels out, K chosen experts of a sample, of N_r.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
-from opframe.layers.dense import Pointwise, as_image
+from opframe.layers.dense import Pointwise
+from opframe.layers.products import outer_product, product
 
 
 class Expert(nn.Module):
@@ -37,106 +38,115 @@ def weighted_experts(experts: nn.ModuleList, f: Tensor, chosen: Tensor, shares: 
     """
     weights = [expert.get_parameter("conv.0.weight") for expert in experts]
     biases = [expert.get_parameter("conv.0.bias") for expert in experts]
-    outputs = functional.gelu(grouped_dense(f, chosen.cpu(), weights, biases))
-    mean = shares.to(f.dtype)[:, None] @ outputs.flatten(2)  # (B, 1, K) · (B, K, X'·Y'·O)
-    return mean.view(len(f), *outputs.shape[2:])
+    mean: Tensor = chosen_experts(f.flatten(1, -2), chosen.cpu(), shares, weights, biases)[0]
+    return mean.view(*f.shape[:-1], -1)
 
 
-@torch.library.custom_op("opframe::grouped_dense", mutates_args=())
-def grouped_dense(x: Tensor, chosen: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """The dense layers that each sample chose: (B, X', Y', I), (B, K) -> (B, K, X', Y', O).
+@torch.library.custom_op("opframe::chosen_experts", mutates_args=())
+def chosen_experts(
+    f: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """(B, N, I), (B, K), (B, K) -> the weighted sums, (B, N, O), and what GELU was applied to, (B·K, N, O), by expert.
 
-    The samples that chose a layer are computed together, and a layer that none chose is not touched. Which those are
-    is in the data, so that a compiler could not follow; it sees one operation. `chosen` is on the host, weights are
-    (O, I, 1, 1) and biases (O,), computed in the precision of `x`.
+    The samples that chose an expert are computed together, and all that is done with them while they are in the cache.
+    An expert that none chose is not touched. Which those are is in the data, so that a compiler could not follow; it
+    sees one operation. `chosen` is on the host; weights are (O, I, 1, 1), biases (O,). It is computed in the precision
+    of `f`, and summed up in that of `shares` if that is higher.
     """
-    samples, choices = chosen.shape
-    outputs = x.new_empty(samples * choices, *x.shape[1:-1], len(weights[0]))
-    for expert, rows in _groups(chosen):
-        rows = rows.to(x.device)
-        weight, bias = weights[expert].to(x.dtype), biases[expert].to(x.dtype)
-        outputs[rows] = _dense(x[rows // choices], weight.flatten(1), bias)
-    return outputs.view(samples, choices, *outputs.shape[1:])
+    outputs = len(weights[0])
+    inner = f.new_empty(chosen.numel(), f.shape[1], outputs)
+    mean = f.new_zeros(*f.shape[:-1], outputs, dtype=torch.promote_types(f.dtype, shares.dtype))
+    for expert, rows, samples, share in _groups(chosen, shares):
+        weight, bias = weights[expert].to(f.dtype).flatten(1), biases[expert].to(f.dtype)
+        mine = product(f[samples].flatten(0, 1), weight, bias).view_as(inner[rows])
+        inner[rows] = mine
+        mean.index_add_(0, samples, functional.gelu(mine) * share)
+    return mean.to(f.dtype), inner
 
 
-@torch.library.custom_op("opframe::grouped_dense_backward", mutates_args=())
-def _grouped_dense_backward(gradient: Tensor, x: Tensor, chosen: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of x, of each weight and of each bias. Those of experts that none chose are zeros, not missing.
+@torch.library.custom_op("opframe::chosen_experts_backward", mutates_args=())
+def _chosen_experts_backward(
+    gradient: Tensor, f: Tensor, inner: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gradients of f, shares, each weight and each bias. Those of experts that none chose are zeros, not missing.
 
     So every process of a distributed run has the same ones, and an optimizer treats an expert that was not chosen
     as if all experts were computed.
     """
-    choices = chosen.shape[1]
-    gradient = gradient.flatten(0, 1)
-    of_x, of_weights = torch.zeros_like(x), [torch.zeros_like(weight) for weight in weights]
+    of_f, of_shares = torch.zeros_like(f), shares.new_empty(chosen.numel())
+    of_weights = [torch.zeros_like(weight) for weight in weights]
     of_biases = [weight.new_zeros(len(weight)) for weight in weights]
-    for expert, rows in _groups(chosen):
-        rows = rows.to(x.device)
-        sources = rows // choices
-        weight = weights[expert].to(x.dtype).flatten(1)
-        of_sources, of_weight, of_bias = _dense_backward(gradient[rows], x[sources], weight)
-        of_x.index_add_(0, sources, of_sources)
-        of_weights[expert].copy_(of_weight.view_as(weights[expert]))
-        of_biases[expert].copy_(of_bias)
-    return [of_x, *of_weights, *of_biases]
+    for expert, rows, samples, share in _groups(chosen, shares):
+        by_sum, mine = gradient[samples], inner[rows]
+        of_shares[rows] = (by_sum * functional.gelu(mine)).sum((1, 2), dtype=shares.dtype)
+        by_mine = torch.ops.aten.gelu_backward((by_sum * share).to(f.dtype), mine).flatten(0, 1)
+        sources = f[samples]
+        by_sources = product(by_mine, weights[expert].to(f.dtype).flatten(1).T)
+        of_f.index_add_(0, samples, by_sources.view_as(sources))
+        of_weights[expert].copy_(outer_product(by_mine, sources.flatten(0, 1)).view_as(weights[expert]))
+        of_biases[expert].copy_(by_mine.sum(0))
+    order = _by_expert(chosen).to(shares.device)
+    return [of_f, torch.empty_like(of_shares).index_copy_(0, order, of_shares).view_as(shares), *of_weights, *of_biases]
 
 
-def _groups(chosen: Tensor) -> list[tuple[int, Tensor]]:
-    """The experts that were chosen, each with the rows of (B·K) that chose it."""
-    rows, ends = chosen.flatten().argsort(stable=True), chosen.flatten().bincount().cumsum(0)
-    return [(expert, mine) for expert, mine in enumerate(rows.tensor_split(ends[:-1])) if len(mine)]
+def _by_expert(chosen: Tensor) -> Tensor:
+    """The numbers 0 … B·K−1 of all choices in the order of the experts."""
+    return chosen.flatten().argsort(stable=True)
 
 
-def _dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x · weightᵀ + bias over the last axis, on a CPU as a convolution; see `opframe.layers.dense.dense`."""
-    if x.device.type != "cpu":
-        return functional.linear(x, weight, bias)
-    image = functional.conv2d(as_image(x), weight[:, :, None, None], bias)
-    return image.movedim(1, -1).reshape(*x.shape[:-1], len(weight))
+def _groups(chosen: Tensor, shares: Tensor) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    """Experts that were chosen: the number of each, its rows by expert, the samples that chose it, and their shares."""
+    order = _by_expert(chosen).to(shares.device)
+    samples, by_expert = order // chosen.shape[1], shares.flatten()[order][:, None, None]
+    first = 0
+    for expert, count in enumerate(chosen.flatten().bincount().tolist()):
+        rows = slice(first, first + count)
+        if count:
+            yield expert, rows, samples[rows], by_expert[rows]
+        first += count
 
 
-def _dense_backward(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias of `_dense`."""
-    if x.device.type != "cpu":
-        rows = gradient.flatten(0, -2)
-        return gradient @ weight, rows.T @ x.flatten(0, -2), rows.sum(0)
-    settings: tuple[Any, ...] = ([len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, True])
-    kernel = weight[:, :, None, None]
-    image, of_weight, of_bias = torch.ops.aten.convolution_backward(as_image(gradient), as_image(x), kernel, *settings)
-    return image.movedim(1, -1).reshape(x.shape), of_weight.flatten(1), of_bias
+@chosen_experts.register_fake
+def _(
+    f: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    outputs = len(weights[0])
+    return f.new_empty(*f.shape[:-1], outputs), f.new_empty(chosen.numel(), f.shape[1], outputs)
 
 
-@grouped_dense.register_fake
-def _(x: Tensor, chosen: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    return x.new_empty(*chosen.shape, *x.shape[1:-1], len(weights[0]))
-
-
-@_grouped_dense_backward.register_fake
-def _(gradient: Tensor, x: Tensor, chosen: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+@_chosen_experts_backward.register_fake
+def _(
+    gradient: Tensor, f: Tensor, inner: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor]
+) -> list[Tensor]:
     of_weights = [torch.empty_like(weight) for weight in weights]
-    return [torch.empty_like(x), *of_weights, *(weight.new_empty(len(weight)) for weight in weights)]
+    of_biases = [weight.new_empty(len(weight)) for weight in weights]
+    return [torch.empty_like(f), torch.empty_like(shares), *of_weights, *of_biases]
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, chosen, weights, _ = inputs
-    ctx.save_for_backward(x, chosen, *weights)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    f, chosen, shares, weights, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(f, output[1], chosen, shares, *weights)
 
 
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, list[Tensor], list[Tensor]]:
-    x, chosen, *weights = ctx.saved_tensors
-    of_x, *rest = _grouped_dense_backward(gradient, x, chosen, weights)
-    return of_x, None, rest[: len(weights)], rest[len(weights) :]
+def _backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Any, ...]:
+    f, inner, chosen, shares, *weights = ctx.saved_tensors
+    if gradient is None:  # as when zeros would be the gradient
+        return None, None, None, [None] * len(weights), [None] * len(weights)
+    of_f, of_shares, *rest = _chosen_experts_backward(gradient, f, inner, chosen, shares, weights)
+    return of_f, None, of_shares, rest[: len(weights)], rest[len(weights) :]
 
 
-grouped_dense.register_autograd(_backward, setup_context=_save)
+chosen_experts.register_autograd(_backward, setup_context=_save)
 
 
-@register_flop_formula(torch.ops.opframe.grouped_dense)
-def _flops(x: Sequence[int], chosen: Sequence[int], *_: object, out_shape: Sequence[int], **__: object) -> int:
+@register_flop_formula(torch.ops.opframe.chosen_experts)
+def _flops(f: Sequence[int], *_: object, out_shape: Sequence[Sequence[int]], **__: object) -> int:
     """Torch counts FLOPs by operation, and sees one."""
-    return 2 * math.prod(out_shape) * x[-1]
+    return 2 * math.prod(out_shape[1]) * f[-1]
 
 
-@register_flop_formula(torch.ops.opframe.grouped_dense_backward)
-def _backward_flops(gradient: Sequence[int], x: Sequence[int], *_: object, **__: object) -> int:
-    return 4 * math.prod(gradient) * x[-1]
+@register_flop_formula(torch.ops.opframe.chosen_experts_backward)
+def _backward_flops(gradient: Sequence[int], f: Sequence[int], inner: Sequence[int], *_: object, **__: object) -> int:
+    return 4 * math.prod(inner) * f[-1]
