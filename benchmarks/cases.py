@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -138,11 +138,14 @@ def experts(datasets: int, batch: int, small: bool) -> Comparison:
         return every_expert(cast(nn.ModuleList, slow.get_submodule("experts")), theirs, every)
 
     error = difference(sparse().detach().permute(0, 3, 1, 2), dense().detach())
-    calls = [partial(_backward, call, torch.randn_like(call())) for call in (sparse, dense)]
+    leaves = [ours, theirs, shares, *mixture.parameters(), *slow.parameters()]
+    calls = [partial(_backward, call, torch.randn_like(call()), leaves) for call in (sparse, dense)]
     return Comparison(ours=calls[0], theirs={"straightforward": calls[1]}, errors={"straightforward": error})
 
 
-def _backward(call: Callable[[], Tensor], probe: Tensor) -> None:
+def _backward(call: Callable[[], Tensor], probe: Tensor, leaves: Iterable[Tensor]) -> None:
+    for leaf in leaves:  # as in a step of training, gradients are not added to those of the step before
+        leaf.grad = None
     torch.autograd.backward(call(), probe)
 
 

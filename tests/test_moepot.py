@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.profiler import profile
 
 from opframe_moepot import MoEPOT
-from opframe_moepot.experts import Expert, chosen_experts, weighted_experts
+from opframe_moepot.experts import Expert, weighted_experts
 from opframe_moepot.gate import Gate, Routing
 from opframe_moepot.network import Mixture, router_scores
 from opframe_registry import Adapted, ConfigError, Fields, Prediction
@@ -132,20 +132,14 @@ def test_weighted_experts_are_all_experts_times_zero_where_not_chosen(chosen: li
     assert all(difference(one, other) <= 1e-12 for one, other in zip(ours, expected, strict=True))
 
 
-def test_the_chosen_experts_are_a_correct_operation_with_correct_gradients() -> None:
+def test_the_operations_on_chosen_experts_are_what_a_compiler_takes_them_for() -> None:
     torch.manual_seed(0)
-    f = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
-    shares = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
-    weights = [torch.randn(4, 3, 1, 1, dtype=torch.float64, requires_grad=True) for _ in range(4)]
-    biases = [torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(4)]
-    chosen = torch.tensor([[0, 3], [3, 1], [0, 1]])
-    torch.library.opcheck(chosen_experts, (f, chosen, shares, weights, biases))
-
-    def mean(f: Tensor, shares: Tensor, *layers: Tensor) -> Tensor:
-        found: Tensor = chosen_experts(f, chosen, shares, layers[:4], layers[4:])[0]
-        return found
-
-    assert torch.autograd.gradcheck(mean, (f, shares, *weights, *biases))
+    f, shares, chosen = torch.randn(3, 4, 3), torch.rand(3, 2), torch.tensor([[0, 3], [3, 1], [0, 1]])
+    weights, biases = [torch.randn(5, 3, 1, 1) for _ in range(4)], [torch.randn(5) for _ in range(4)]
+    operations = torch.ops.opframe
+    torch.library.opcheck(operations.chosen_experts, (f, chosen, shares, weights, biases))
+    mean, inner = operations.chosen_experts(f, chosen, shares, weights, biases)
+    torch.library.opcheck(operations.chosen_experts_backward, (mean, f, inner, chosen, shares, weights))
 
 
 def test_an_expert_that_no_sample_chose_is_not_computed_and_gets_the_gradient_zero() -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
@@ -25,6 +27,11 @@ class Expert(nn.Module):
         super().__init__()
         self.conv = nn.Sequential(Pointwise(inputs, outputs, axes), nn.GELU())
 
+    @property
+    def layer(self) -> Pointwise:
+        """The dense layer."""
+        return cast(Pointwise, self.conv[0])
+
     def forward(self, f: Tensor) -> Tensor:
         """(B, X', Y', I) -> (B, X', Y', O)."""
         output: Tensor = self.conv(f)
@@ -36,35 +43,61 @@ def weighted_experts(experts: nn.ModuleList, f: Tensor, chosen: Tensor, shares: 
 
     The indices go to the host once, so that neither way waits for a GPU again.
     """
-    weights = [expert.get_parameter("conv.0.weight") for expert in experts]
-    biases = [expert.get_parameter("conv.0.bias") for expert in experts]
-    mean: Tensor = chosen_experts(f.flatten(1, -2), chosen.cpu(), shares, weights, biases)[0]
+    layers = [cast(Expert, expert).layer for expert in experts]
+    mean: Tensor = _ChosenExperts.apply(  # type: ignore[no-untyped-call]
+        f.flatten(1, -2), chosen.cpu(), shares, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
+    )
     return mean.view(*f.shape[:-1], -1)
 
 
-@torch.library.custom_op("opframe::chosen_experts", mutates_args=())
-def chosen_experts(
+class _ChosenExperts(torch.autograd.Function):
+    """Its two operations, each of which a compiler sees as one: which experts are chosen is in the data."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, chosen: Tensor, shares: Tensor, *layers: Tensor) -> Tensor:
+        weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
+        mean, inner = torch.ops.opframe.chosen_experts(f, chosen, shares, weights, biases)
+        ctx.save_for_backward(f, inner, chosen, shares, *weights)
+        return cast(Tensor, mean)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        f, inner, chosen, shares, *weights = ctx.saved_tensors
+        of_f, of_shares, *of_layers = torch.ops.opframe.chosen_experts_backward(
+            gradient, f, inner, chosen, shares, weights
+        )
+        return of_f, None, of_shares, *of_layers
+
+
+_OPERATION = "(Tensor f, Tensor chosen, Tensor shares, Tensor[] weights, Tensor[] biases) -> (Tensor, Tensor)"
+_BACKWARD = "(Tensor gradient, Tensor f, Tensor inner, Tensor chosen, Tensor shares, Tensor[] weights) -> Tensor[]"
+torch.library.define("opframe::chosen_experts", _OPERATION)
+torch.library.define("opframe::chosen_experts_backward", _BACKWARD)
+
+
+@torch.library.impl("opframe::chosen_experts", "CompositeExplicitAutograd")
+def _chosen_experts(
     f: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """(B, N, I), (B, K), (B, K) -> the weighted sums, (B, N, O), and what GELU was applied to, (B·K, N, O), by expert.
 
     The samples that chose an expert are computed together, and all that is done with them while they are in the cache.
-    An expert that none chose is not touched. Which those are is in the data, so that a compiler could not follow; it
-    sees one operation. `chosen` is on the host; weights are (O, I, 1, 1), biases (O,). It is computed in the precision
-    of `f`, and summed up in that of `shares` if that is higher.
+    An expert that none chose is not touched. `chosen` is on the host; weights are (O, I, 1, 1), biases (O,). It is
+    computed in the precision of `f`, and summed up in that of `shares` if that is higher.
     """
     outputs = len(weights[0])
     inner = f.new_empty(chosen.numel(), f.shape[1], outputs)
     mean = f.new_zeros(*f.shape[:-1], outputs, dtype=torch.promote_types(f.dtype, shares.dtype))
-    for expert, rows, samples, share in _groups(chosen, shares):
-        weight, bias = weights[expert].to(f.dtype).flatten(1), biases[expert].to(f.dtype)
-        mine = product(f[samples].flatten(0, 1), weight, bias).view_as(inner[rows])
-        inner[rows] = mine
-        mean.index_add_(0, samples, functional.gelu(mine) * share)
+    for group in _groups(chosen, shares):
+        weight, bias = weights[group.expert].to(f.dtype).flatten(1), biases[group.expert].to(f.dtype)
+        mine = product(group.take(f).flatten(0, 1), weight, bias).view_as(inner[group.rows])
+        inner[group.rows] = mine
+        mean.index_add_(0, group.samples, functional.gelu(mine) * group.shares)
     return mean.to(f.dtype), inner
 
 
-@torch.library.custom_op("opframe::chosen_experts_backward", mutates_args=())
+@torch.library.impl("opframe::chosen_experts_backward", "CompositeExplicitAutograd")
 def _chosen_experts_backward(
     gradient: Tensor, f: Tensor, inner: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor]
 ) -> list[Tensor]:
@@ -73,40 +106,65 @@ def _chosen_experts_backward(
     So every process of a distributed run has the same ones, and an optimizer treats an expert that was not chosen
     as if all experts were computed.
     """
-    of_f, of_shares = torch.zeros_like(f), shares.new_empty(chosen.numel())
-    of_weights = [torch.zeros_like(weight) for weight in weights]
-    of_biases = [weight.new_zeros(len(weight)) for weight in weights]
-    for expert, rows, samples, share in _groups(chosen, shares):
-        by_sum, mine = gradient[samples], inner[rows]
-        of_shares[rows] = (by_sum * functional.gelu(mine)).sum((1, 2), dtype=shares.dtype)
-        by_mine = torch.ops.aten.gelu_backward((by_sum * share).to(f.dtype), mine).flatten(0, 1)
-        sources = f[samples]
-        by_sources = product(by_mine, weights[expert].to(f.dtype).flatten(1).T)
-        of_f.index_add_(0, samples, by_sources.view_as(sources))
-        of_weights[expert].copy_(outer_product(by_mine, sources.flatten(0, 1)).view_as(weights[expert]))
-        of_biases[expert].copy_(by_mine.sum(0))
-    order = _by_expert(chosen).to(shares.device)
-    return [of_f, torch.empty_like(of_shares).index_copy_(0, order, of_shares).view_as(shares), *of_weights, *of_biases]
+    of_f, of_shares = torch.zeros_like(f), torch.zeros_like(shares)
+    of_weights: dict[int, Tensor] = {}
+    of_biases: dict[int, Tensor] = {}
+    for group in _groups(chosen, shares):
+        weight, sources, by_sum, mine = weights[group.expert], group.take(f), group.take(gradient), inner[group.rows]
+        by_share = torch.linalg.vecdot(by_sum.flatten(1), functional.gelu(mine).flatten(1))
+        of_shares.view(-1)[group.choices] = by_share.to(shares.dtype)
+        by_mine = torch.ops.aten.gelu_backward((by_sum * group.shares).to(f.dtype), mine).flatten(0, 1)
+        by_sources = product(by_mine, weight.to(f.dtype).flatten(1).T)
+        of_f.index_add_(0, group.samples, by_sources.view_as(sources))
+        of_weight = outer_product(by_mine, sources.flatten(0, 1)).contiguous()
+        of_weights[group.expert] = of_weight.to(weight.dtype).view_as(weight)
+        of_biases[group.expert] = by_mine.sum(0).to(weight.dtype)
+    for expert, weight in enumerate(weights):
+        if expert not in of_weights:
+            of_weights[expert], of_biases[expert] = torch.zeros_like(weight), weight.new_zeros(len(weight))
+    order = range(len(weights))
+    return [of_f, of_shares, *(of_weights[expert] for expert in order), *(of_biases[expert] for expert in order)]
 
 
-def _by_expert(chosen: Tensor) -> Tensor:
-    """The numbers 0 … B·K−1 of all choices in the order of the experts."""
-    return chosen.flatten().argsort(stable=True)
+@frozen(kw_only=True, eq=False)
+class _Group:
+    """The choices of one expert: as numbers 0 … B·K−1, their places by expert, their samples and their shares."""
+
+    expert: int
+    choices: Tensor
+    rows: slice
+    samples: Tensor
+    neighbours: slice | None
+    shares: Tensor
+
+    def take(self, x: Tensor) -> Tensor:
+        """The group's samples of x. Neighbours need not be copied."""
+        return x[self.samples] if self.neighbours is None else x[self.neighbours]
 
 
-def _groups(chosen: Tensor, shares: Tensor) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
-    """Experts that were chosen: the number of each, its rows by expert, the samples that chose it, and their shares."""
-    order = _by_expert(chosen).to(shares.device)
-    samples, by_expert = order // chosen.shape[1], shares.flatten()[order][:, None, None]
-    first = 0
+def _groups(chosen: Tensor, shares: Tensor) -> Iterator[_Group]:
+    """The groups of the experts that were chosen, in their order."""
+    order = chosen.flatten().argsort(stable=True)
+    on_host = (order // chosen.shape[1]).tolist()
+    choices = order.to(shares.device)
+    samples, shares = choices // chosen.shape[1], shares.flatten()[choices][:, None, None]
+    end = 0
     for expert, count in enumerate(chosen.flatten().bincount().tolist()):
-        rows = slice(first, first + count)
+        rows = slice(end, end := end + count)
         if count:
-            yield expert, rows, samples[rows], by_expert[rows]
-        first += count
+            first, last = on_host[rows][0], on_host[rows][-1]
+            neighbours = slice(first, last + 1) if last - first == count - 1 else None
+            yield _Group(
+                expert=expert,
+                choices=choices[rows],
+                rows=rows,
+                samples=samples[rows],
+                neighbours=neighbours,
+                shares=shares[rows],
+            )
 
 
-@chosen_experts.register_fake
+@torch.library.register_fake("opframe::chosen_experts")  # type: ignore[untyped-decorator]
 def _(
     f: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -114,31 +172,13 @@ def _(
     return f.new_empty(*f.shape[:-1], outputs), f.new_empty(chosen.numel(), f.shape[1], outputs)
 
 
-@_chosen_experts_backward.register_fake
+@torch.library.register_fake("opframe::chosen_experts_backward")  # type: ignore[untyped-decorator]
 def _(
     gradient: Tensor, f: Tensor, inner: Tensor, chosen: Tensor, shares: Tensor, weights: Sequence[Tensor]
 ) -> list[Tensor]:
     of_weights = [torch.empty_like(weight) for weight in weights]
     of_biases = [weight.new_empty(len(weight)) for weight in weights]
     return [torch.empty_like(f), torch.empty_like(shares), *of_weights, *of_biases]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    f, chosen, shares, weights, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(f, output[1], chosen, shares, *weights)
-
-
-def _backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Any, ...]:
-    f, inner, chosen, shares, *weights = ctx.saved_tensors
-    if gradient is None:  # as when zeros would be the gradient
-        return None, None, None, [None] * len(weights), [None] * len(weights)
-    of_f, of_shares, *rest = _chosen_experts_backward(gradient, f, inner, chosen, shares, weights)
-    return of_f, None, of_shares, rest[: len(weights)], rest[len(weights) :]
-
-
-chosen_experts.register_autograd(_backward, setup_context=_save)
 
 
 @register_flop_formula(torch.ops.opframe.chosen_experts)
