@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,6 +20,9 @@ from opframe.memory import keep_freed_memory
 Timer = Callable[[], float]
 Facts = tuple[list[str], dict[str, float], int]
 """Names of the implementations, errors, parts."""
+
+_REST = 0.05
+"""Seconds before a turn, in which OpenMP's threads of the process before stop waiting in a loop for more to do."""
 
 
 @frozen(kw_only=True)
@@ -67,6 +71,7 @@ def _player(setting: Setting, place: int) -> Iterator[tuple[Timer, Facts]]:
 
 
 def _asked(pipe: Connection) -> float:
+    time.sleep(_REST)
     pipe.send(None)
     seconds: float = pipe.recv()
     return seconds

@@ -33,6 +33,7 @@ class _Aggregated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_products: Tensor, by_total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows, cosines, matrices = ctx.saved_tensors
+        by_total = by_total.contiguous()  # it meets every matrix
         by_scaled = by_products @ matrices.mT  # (T, M, D)
         by_matrices = (rows * cosines[:, None]).mT @ by_products  # (T, D, E)
         by_cosines = (by_scaled * rows).sum(1)

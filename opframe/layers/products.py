@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 _ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
-_TALL = 16
+_TALL = 4
 _IMAGES = 16
 
 
@@ -114,7 +114,7 @@ def outer_product(a: Tensor, b: Tensor) -> Tensor:
     """
     if not served(a):
         return a.T @ b
-    if len(a) > _TALL * max(a.shape[1], b.shape[1]):
+    if len(a) >= _TALL * max(a.shape[1], b.shape[1]):
         kernel = a.new_empty(a.shape[1], b.shape[1], 1, 1)
         settings: tuple[Any, ...] = ([0], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])
         found = torch.ops.aten.convolution_backward(_image(a), _image(b), kernel, *settings)

@@ -93,7 +93,7 @@ def _chosen_experts(
         weight, bias = weights[group.expert].to(f.dtype).flatten(1), biases[group.expert].to(f.dtype)
         mine = product(group.take(f).flatten(0, 1), weight, bias).view_as(inner[group.rows])
         inner[group.rows] = mine
-        mean.index_add_(0, group.samples, functional.gelu(mine) * group.shares)
+        group.add(mean, functional.gelu(mine), group.shares)
     return mean.to(f.dtype), inner
 
 
@@ -115,7 +115,7 @@ def _chosen_experts_backward(
         of_shares.view(-1)[group.choices] = by_share.to(shares.dtype)
         by_mine = torch.ops.aten.gelu_backward((by_sum * group.shares).to(f.dtype), mine).flatten(0, 1)
         by_sources = product(by_mine, weight.to(f.dtype).flatten(1).T)
-        of_f.index_add_(0, group.samples, by_sources.view_as(sources))
+        group.add(of_f, by_sources.view_as(sources))
         of_weight = outer_product(by_mine, sources.flatten(0, 1)).contiguous()
         of_weights[group.expert] = of_weight.to(weight.dtype).view_as(weight)
         of_biases[group.expert] = by_mine.sum(0).to(weight.dtype)
@@ -140,6 +140,15 @@ class _Group:
     def take(self, x: Tensor) -> Tensor:
         """The group's samples of x. Neighbours need not be copied."""
         return x[self.samples] if self.neighbours is None else x[self.neighbours]
+
+    def add(self, total: Tensor, values: Tensor, shares: Tensor | None = None) -> None:
+        """Add values, times shares if there are any, to the group's samples of a total."""
+        if self.neighbours is None:
+            total.index_add_(0, self.samples, values if shares is None else values * shares)
+        elif shares is None:
+            total[self.neighbours].add_(values)
+        else:
+            total[self.neighbours].addcmul_(values, shares)
 
 
 def _groups(chosen: Tensor, shares: Tensor) -> Iterator[_Group]:
