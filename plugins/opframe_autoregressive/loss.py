@@ -44,7 +44,8 @@ class AutoregressiveLoss:
         mask = batch.mask.expand(batch.targets.shape)
         generators = [torch.Generator(window.device).manual_seed(seed) for seed in batch.seeds.tolist()]
         losses: dict[str, Tensor] = {}
-        for start in range(0, batch.targets.shape[1], horizon):
+        frames = batch.targets.shape[1]
+        for start in range(0, frames, horizon):
             window = self._noisy(window, generators)
             prediction: Prediction = model(window)
             step = slice(start, start + horizon)
@@ -52,7 +53,8 @@ class AutoregressiveLoss:
             _add(losses, {self.name: error})
             _add(losses, {name: self.penalty_weight * penalty for name, penalty in prediction.penalties.items()})
             _add(losses, self._classification(prediction, batch.dataset))
-            window = torch.cat([window, prediction.field], dim=1)[:, -window.shape[1] :]
+            if start + horizon < frames:
+                window = torch.cat([window, prediction.field], dim=1)[:, -window.shape[1] :]
         return losses
 
     def _classification(self, prediction: Prediction, dataset: Tensor) -> dict[str, Tensor]:
