@@ -118,7 +118,7 @@ def test_bfloat16_autocast_gives_gradients_close_to_float32() -> None:
         assert difference(weight.grad, golden[f"grad/blocks.0.MoE.experts.{index}.conv.0.weight"]) <= 5e-2
 
 
-@pytest.mark.parametrize("chosen", [[[0, 2], [2, 1], [5, 2]], [[3, 4]], [[1, 0], [1, 0]]])
+@pytest.mark.parametrize("chosen", [[[0, 2], [2, 1], [5, 2]], [[3, 4]], [[1, 0], [1, 0]], [[0, 2], [1, 3], [2, 0]]])
 def test_weighted_experts_are_all_experts_times_zero_where_not_chosen(chosen: list[list[int]]) -> None:
     torch.manual_seed(0)
     experts, indices = experts_of(6, 5, 8), torch.tensor(chosen)

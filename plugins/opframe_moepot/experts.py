@@ -116,7 +116,7 @@ def _chosen_experts_backward(
         by_mine = torch.ops.aten.gelu_backward((by_sum * group.shares).to(f.dtype), mine).flatten(0, 1)
         by_sources = product(by_mine, weight.to(f.dtype).flatten(1).T)
         group.add(of_f, by_sources.view_as(sources))
-        of_weight = outer_product(by_mine, sources.flatten(0, 1)).contiguous()
+        of_weight = outer_product(by_mine, sources.flatten(0, 1)).contiguous()  # as a compiler is told
         of_weights[group.expert] = of_weight.to(weight.dtype).view_as(weight)
         of_biases[group.expert] = by_mine.sum(0).to(weight.dtype)
     for expert, weight in enumerate(weights):
