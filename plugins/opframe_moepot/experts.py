@@ -111,8 +111,7 @@ def _chosen_experts_backward(
     of_biases: dict[int, Tensor] = {}
     for group in _groups(chosen, shares):
         weight, sources, by_sum, mine = weights[group.expert], group.take(f), group.take(gradient), inner[group.rows]
-        by_share = torch.linalg.vecdot(by_sum.flatten(1), functional.gelu(mine).flatten(1))
-        of_shares.view(-1)[group.choices] = by_share.to(shares.dtype)
+        of_shares.view(-1)[group.choices] = (by_sum * functional.gelu(mine)).sum((1, 2), dtype=shares.dtype)
         by_mine = torch.ops.aten.gelu_backward((by_sum * group.shares).to(f.dtype), mine).flatten(0, 1)
         by_sources = product(by_mine, weight.to(f.dtype).flatten(1).T)
         group.add(of_f, by_sources.view_as(sources))
@@ -139,7 +138,7 @@ class _Group:
 
     def take(self, x: Tensor) -> Tensor:
         """The group's samples of x. Neighbours need not be copied."""
-        return x[self.samples] if self.neighbours is None else x[self.neighbours]
+        return x.index_select(0, self.samples) if self.neighbours is None else x[self.neighbours]
 
     def add(self, total: Tensor, values: Tensor, shares: Tensor | None = None) -> None:
         """Add values, times shares if there are any, to the group's samples of a total."""
