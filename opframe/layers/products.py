@@ -16,6 +16,7 @@ _ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignor
     torch.ops.mkldnn, "_linear_pointwise"
 )
 _TALL = 4
+"""Rows for each column from which the gradient of a convolution is faster than a product of transposed matrices."""
 _IMAGES = 16
 
 
@@ -71,9 +72,9 @@ class _GroupedDense(torch.autograd.Function):
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias, without gradients: (N, I), (O, I), (O,) -> (N, O), or several of them, (h, N, I) and so on.
+    """x · weightᵀ + bias, without gradients: (N, I), (O, I), (O,) -> (N, O). Either matrix may be a transposed one.
 
-    Either matrix may be a transposed one.
+    Where x is `served` there may be several: (h, N, I), (h, O, I), (h, O) -> (h, N, O).
     """
     if not served(x):
         return functional.linear(x, weight, bias)
@@ -110,7 +111,7 @@ def _flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) ->
 def outer_product(a: Tensor, b: Tensor) -> Tensor:
     """aᵀ · b, as in the gradient of a weight, without gradients: (N, I), (N, O) -> (I, O).
 
-    The narrower one goes first. With many more rows than columns the gradient of a convolution is faster.
+    The narrower one goes first.
     """
     if not served(a):
         return a.T @ b

@@ -106,7 +106,7 @@ def _chosen_experts_backward(
     So every process of a distributed run has the same ones, and an optimizer treats an expert that was not chosen
     as if all experts were computed.
     """
-    of_f, of_shares = torch.zeros_like(f), torch.zeros_like(shares)
+    of_f, of_shares = torch.zeros_like(f), shares.new_zeros(shares.shape)
     of_weights: dict[int, Tensor] = {}
     of_biases: dict[int, Tensor] = {}
     for group in _groups(chosen, shares):
@@ -186,7 +186,7 @@ def _(
 ) -> list[Tensor]:
     of_weights = [torch.empty_like(weight) for weight in weights]
     of_biases = [weight.new_empty(len(weight)) for weight in weights]
-    return [torch.empty_like(f), torch.empty_like(shares), *of_weights, *of_biases]
+    return [torch.empty_like(f), shares.new_empty(shares.shape), *of_weights, *of_biases]
 
 
 @register_flop_formula(torch.ops.opframe.chosen_experts)
