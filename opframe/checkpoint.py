@@ -29,7 +29,10 @@ _NAME = re.compile(r"step-(\d+)")
 
 @frozen(kw_only=True)
 class Mark:
-    """What can be known of a checkpoint without loading it. `error` is the mean roll-out L2RE, if evaluated."""
+    """What can be known of a checkpoint without loading it.
+
+    `error` is the mean roll-out L2RE on the test data, if evaluated.
+    """
 
     step: int
     processes: int
@@ -103,13 +106,18 @@ def latest_step(folder: Path) -> int | None:
     return read_mark(found[-1]).step if found else None
 
 
+def steps_of(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints of a folder, ascending."""
+    return [read_mark(path).step for path in _complete(folder)]
+
+
 def read_mark(path: Path) -> Mark:
     """The mark of a complete checkpoint."""
     return Mark(**json.loads((path / "mark.json").read_text(encoding="utf-8")))
 
 
 def read_best(folder: Path) -> Mark | None:
-    """The mark of the checkpoint with the least error, if there is one and nobody has removed it."""
+    """The mark of the checkpoint with the least error on the test data, if there is one and nobody has removed it."""
     path = folder / "best.json"
     if not path.exists():
         return None

@@ -25,6 +25,7 @@ from opframe.folder import RunFolder
 from opframe.journal import Journal
 from opframe.settings import Experiment
 from opframe.trainer import Outcome, Trainer, wrap
+from opframe.weights.transfer import begun_with
 from opframe_registry import Catalog, ConfigError
 
 
@@ -73,7 +74,8 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     outcome = _train(request, folder, sources, backbone, evaluator, console)
     if not outcome.interrupted:
         when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
-        facts = _facts(experiment, processes, _plan(experiment, backbone), when)
+        done = [*_plan(experiment, backbone), "evaluated as the last step left it; nothing was selected"]
+        facts = _facts(experiment, processes, done, when)
         _report(experiment, folder, evaluator, backbone, facts, console)
     return outcome
 
@@ -204,7 +206,9 @@ def _size(experiment: Experiment, backbone: nn.Module) -> str:
 
 def _facts(experiment: Experiment, processes: Processes, done: list[str], when: str) -> list[str]:
     """What the report says above its table: what was done, on what, and where to find more."""
-    begun = [f"weights from {experiment.init.from_} (init.json)"] if experiment.init else []
+    begun: list[str] = []
+    if experiment.init:
+        begun = [f"weights from {experiment.init.from_}{begun_with(Path(experiment.run.folder))} (init.json)"]
     return [
         *done,
         *begun,

@@ -115,7 +115,9 @@ class Trainer:
         default=None, validator=optional(gt(0)), metadata={"help": "steps between evaluations (default: at the end)"}
     )
     checkpoint_every: int = field(default=500, validator=gt(0), metadata={"help": "steps between checkpoints"})
-    keep: int = field(default=2, validator=gt(0), metadata={"help": "newest checkpoints kept, besides the best"})
+    keep: int = field(
+        default=2, validator=gt(0), metadata={"help": "newest checkpoints kept, besides that of the least test error"}
+    )
 
 
 @frozen(kw_only=True)

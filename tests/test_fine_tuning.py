@@ -132,6 +132,9 @@ def test_trained_weights_are_evaluated_without_training(trained: Path, opframe: 
     reports = [json.loads((trained.parent / name / "report.json").read_text()) for name in ("run", "tuned")]
     assert reports[0]["datasets"] == reports[1]["datasets"]
     assert not (trained.parent / "tuned" / "checkpoints").exists()
+    trained_on, evaluated = ((trained.parent / name / "report.md").read_text() for name in ("run", "tuned"))
+    assert "- evaluated as the last step left it; nothing was selected\n" in trained_on
+    assert f"- weights from {trained}, checkpoint: step-00000008, the last of its run" in evaluated
 
 
 def test_evaluating_needs_weights(experiment: Path, opframe: Command) -> None:

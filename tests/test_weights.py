@@ -225,12 +225,43 @@ def test_damaged_or_foreign_weights_are_named(folder: Path) -> None:
 # Runs
 
 
-def test_the_best_checkpoint_of_a_run_is_taken_else_the_latest(tmp_path: Path, catalog: Catalog) -> None:
-    best = write_run(tmp_path / "best", {1: 0.5, 2: 0.1, 3: 0.3})
-    latest = write_run(tmp_path / "latest", {1: None, 2: None})
-    for run in (best, latest):
-        assert torch.equal(prediction(load_pretrained(run)), expected_prediction(seed=2))
-    assert read_pretrained(best, catalog).weights.keys() == small_weights().weights.keys()
+def test_the_latest_checkpoint_of_a_run_is_taken_whatever_its_test_error(tmp_path: Path, catalog: Catalog) -> None:
+    run = write_run(tmp_path / "run", {1: 0.5, 2: 0.1, 3: 0.3})
+    assert torch.equal(prediction(load_pretrained(run)), expected_prediction(seed=3))
+    read = read_pretrained(run, catalog)
+    assert read.weights.keys() == small_weights().weights.keys()
+    assert read.header.origin.checkpoint == "checkpoint: step-00000003, the last of its run; nothing was selected"
+
+
+@pytest.mark.parametrize(
+    ("which", "seed", "words"),
+    [
+        ("latest", 3, "step-00000003, the last of its run; nothing was selected"),
+        ("best", 2, "step-00000002, selected by the least error on the test data"),
+        ("1", 1, "step-00000001, asked for by its step"),
+    ],
+)
+def test_another_checkpoint_is_exported_where_asked_for_and_what_chose_it_is_kept(
+    which: str, seed: int, words: str, tmp_path: Path, catalog: Catalog, opframe: Call
+) -> None:
+    run = write_run(tmp_path / "run", {1: 0.5, 2: 0.1, 3: 0.3})
+    done = opframe("weights", "export", run, tmp_path / "out", "--checkpoint", which)
+    assert done.code == 0, done.errors
+    assert words in done.output
+    assert words in read_header(tmp_path / "out", catalog).origin.checkpoint
+    assert torch.equal(prediction(load_pretrained(tmp_path / "out")), expected_prediction(seed))
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error_that_says_which_are(tmp_path: Path, opframe: Call) -> None:
+    run = write_run(tmp_path / "run", {1: None, 2: None})
+    for which, words in {
+        "best": "none of its checkpoints is the best, since none was evaluated",
+        "3": "there is no checkpoint '3'; expected 'latest', 'best' or a step of 1, 2",
+        "newest": "there is no checkpoint 'newest'",
+    }.items():
+        done = opframe("weights", "export", run, tmp_path / "out", "--checkpoint", which)
+        assert (done.code, words in done.errors) == (2, True)
+        assert not (tmp_path / "out").exists()
 
 
 def test_an_exported_run_is_a_weights_folder(tmp_path: Path, catalog: Catalog, opframe: Call) -> None:

@@ -28,8 +28,14 @@ def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     bring.add_argument("--channels", default="", metavar="NAMES", help="names of the channels, as u,v,p")
     bring.set_defaults(command=_import)
     export = actions.add_parser("export", help="make a weights folder of a run")
-    export.add_argument("run", metavar="RUN", help="the run folder; its best checkpoint is taken, else the latest")
+    export.add_argument("run", metavar="RUN", help="the run folder")
     export.add_argument("out", type=_new_folder, metavar="OUT", help="the new folder")
+    export.add_argument(
+        "--checkpoint",
+        default="latest",
+        metavar="WHICH",
+        help="latest (default), the number of a step, or best: selected by its error on the test data",
+    )
     export.set_defaults(command=_export)
     show = actions.add_parser("show", help="what weights are there")
     show.add_argument("where", metavar="WHERE", help="weights folder, its URL, a Hugging Face repository, or a run")
@@ -55,7 +61,8 @@ def _import(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from opframe.weights.convert import export_run
 
-    _print([*export_run(arguments.run, arguments.out, discover()), f"written: {arguments.out}"])
+    report = export_run(arguments.run, arguments.out, discover(), arguments.checkpoint)
+    _print([*report, f"written: {arguments.out}"])
     return 0
 
 

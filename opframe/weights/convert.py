@@ -104,17 +104,16 @@ def _fates(published: Published, file: File) -> str:
     return f"the file's {len(file.weights)} tensors: " + ", ".join(f"{count} {fate}" for fate, count in fates.items())
 
 
-def export_run(run: str, out: Path, catalog: Catalog) -> list[str]:
-    """Write the weights folder `out` from the best (else the latest) checkpoint of a run; returns the report.
+def export_run(run: str, out: Path, catalog: Catalog, checkpoint: str = "latest") -> list[str]:
+    """Write the weights folder `out` from a checkpoint of a run; returns the report.
 
-    Raises WeightsError, in which case nothing is written.
+    `checkpoint` is `latest`, `best` (by the error on the test data) or a step. Raises WeightsError, in which case
+    nothing is written.
     """
     if not is_run(resolve(run)):
         raise WeightsError(f"{run} is no run folder with a {RUN_HEADER}")
-    pretrained = read_pretrained(run, catalog)
-    origin = pretrained.header.origin
-    checkpoint = f"checkpoint: {Path(pretrained.location).name}"
-    header = evolve(pretrained.header, origin=evolve(origin, date=now(), notes=(*origin.notes, checkpoint)))
+    pretrained = read_pretrained(run, catalog, checkpoint)
+    header = evolve(pretrained.header, origin=evolve(pretrained.header.origin, date=now()))
     report = describe(evolve(pretrained, location=str(out), header=header))
     write_folder(header, pretrained.weights, out)
     return report

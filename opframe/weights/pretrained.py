@@ -12,7 +12,7 @@ from typing import Literal
 
 import tomli_w
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from opframe_registry import Backbone, Catalog, Fields
 
 WEIGHTS, HEADER, RUN_HEADER = "model.safetensors", "config.toml", "model.toml"
 _SHOWN = 8
+_CHECKPOINT = "checkpoint: "  # begins the note that says which of a run's checkpoints was taken
 
 
 @frozen(kw_only=True)
@@ -37,6 +38,11 @@ class Origin:
         default="none", metadata={"help": "of the data, before the network"}
     )
     notes: tuple[str, ...] = field(default=(), metadata={"help": "what was assumed, and what was left out"})
+
+    @property
+    def checkpoint(self) -> str:
+        """Which checkpoint of a run the weights are, and how it was chosen; empty where they are of none."""
+        return next((note for note in self.notes if note.startswith(_CHECKPOINT)), "")
 
 
 @frozen(kw_only=True)
@@ -84,8 +90,8 @@ def parse_header(content: bytes, catalog: Catalog, place: str) -> Header:
     return header
 
 
-def read_pretrained(where: str | Path, catalog: Catalog) -> Pretrained:
-    """Read a weights folder, or the best (else the latest) checkpoint of a run folder.
+def read_pretrained(where: str | Path, catalog: Catalog, checkpoint: str = "latest") -> Pretrained:
+    """Read a weights folder, or a checkpoint of a run folder: the `latest`, the `best` by test error, or a step.
 
     `where` is a path, a URL for fsspec, or `org/name` of a Hugging Face repository; a run folder is local.
     Raises WeightsError.
@@ -93,8 +99,10 @@ def read_pretrained(where: str | Path, catalog: Catalog) -> Pretrained:
     location, header = resolve_folder(where), read_header(where, catalog)
     if not is_run(location):
         return Pretrained(location=location, header=header, weights=_read_weights(location))
-    checkpoint = chosen_checkpoint(Path(location))
-    return Pretrained(location=str(checkpoint), header=header, weights=read_checkpoint(checkpoint))
+    chosen = chosen_checkpoint(Path(location), checkpoint)
+    origin = evolve(header.origin, notes=(*header.origin.notes, _CHECKPOINT + chosen.how))
+    weights = read_checkpoint(chosen.path)
+    return Pretrained(location=str(chosen.path), header=evolve(header, origin=origin), weights=weights)
 
 
 def read_header(where: str | Path, catalog: Catalog) -> Header:

@@ -6,26 +6,57 @@ import warnings
 from pathlib import Path
 
 import torch
+from attrs import frozen
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from opframe.checkpoint import latest_step, read_best
+from opframe.checkpoint import latest_step, read_best, steps_of
 from opframe.weights.location import WeightsError
 
 _MODEL = "model."
 
 
-def chosen_checkpoint(run: Path) -> Path:
-    """The best checkpoint of a run, else the latest. Raises WeightsError when there is none."""
+@frozen(kw_only=True)
+class Chosen:
+    """A checkpoint of a run, and in words how it came to be chosen."""
+
+    path: Path
+    how: str
+
+
+def chosen_checkpoint(run: Path, which: str = "latest") -> Chosen:
+    """The `latest` checkpoint of a run, the `best` by its error on the test data, or that of a step.
+
+    Raises WeightsError when there is no such checkpoint.
+    """
     folder = run / "checkpoints"
-    best = read_best(folder)
-    step = best.step if best is not None else latest_step(folder)
-    if step is None:
+    if latest_step(folder) is None:
         raise WeightsError(f"{run}: the run has no checkpoint yet")
-    return folder / f"step-{step:08d}"
+    step, how = _chosen(run, folder, which)
+    path = folder / f"step-{step:08d}"
+    return Chosen(path=path, how=f"{path.name}, {how}")
+
+
+def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
+    """The step, and how it was chosen."""
+    steps = steps_of(folder)
+    if which == "latest":
+        return steps[-1], "the last of its run; nothing was selected"
+    if which == "best":
+        best = read_best(folder)
+        if best is None:
+            raise WeightsError(
+                f"{run}: none of its checkpoints is the best, since none was evaluated (trainer.evaluate_every) or the "
+                "one that was is gone; take the latest"
+            )
+        return best.step, "selected by the least error on the test data, which therefore no longer tests it"
+    if not which.isdecimal() or int(which) not in steps:
+        known = ", ".join(map(str, steps))
+        raise WeightsError(f"{run}: there is no checkpoint '{which}'; expected 'latest', 'best' or a step of {known}")
+    return int(which), "asked for by its step"
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

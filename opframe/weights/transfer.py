@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -36,10 +37,14 @@ class Entry:
 
 @frozen(kw_only=True)
 class Transfer:
-    """The report of one transfer, with an entry for every tensor of the network and every tensor of the source."""
+    """The report of one transfer, with an entry for every tensor of the network and every tensor of the source.
+
+    `checkpoint` says which checkpoint of a run the weights are and how it was chosen, where they are of a run.
+    """
 
     source: str
     entries: tuple[Entry, ...]
+    checkpoint: str = ""
 
     def count(self, status: Status) -> int:
         """How many tensors have this status."""
@@ -49,7 +54,8 @@ class Transfer:
         """A line for the source, one for each part, and one for what is unused."""
         parts = dict.fromkeys(entry.part for entry in self.entries)
         wide = max(len(part) for part in parts)
-        return [f"weights from {self.source}", *(f"  {part:{wide}}  {self._of_part(part)}" for part in parts)]
+        chosen = [self.checkpoint] if self.checkpoint else []
+        return [f"weights from {self.source}", *chosen, *(f"  {part:{wide}}  {self._of_part(part)}" for part in parts)]
 
     def _of_part(self, part: str) -> str:
         """As `4 copied, 2 adapted (grid 8x8 to 16x16), 1 fresh (...)`, with each of the first reasons once."""
@@ -68,10 +74,11 @@ class Transfer:
         return "\n".join([f"weights from {self.source}", *lines])
 
     def to_json(self) -> str:
-        """The same for programs: `source`, `counts` by status, and `tensors`."""
+        """The same for programs: `source`, `checkpoint`, `counts` by status, and `tensors`."""
         counts = {status: self.count(status) for status in _STATUSES}
         entries = [asdict(entry) for entry in self.entries]
-        return json.dumps({"source": self.source, "counts": counts, "tensors": entries}, indent=1)
+        origin = {"source": self.source, "checkpoint": self.checkpoint}
+        return json.dumps({**origin, "counts": counts, "tensors": entries}, indent=1)
 
 
 def transfer(
@@ -99,11 +106,20 @@ def transfer(
         for name in pretrained.weights
         if name not in state
     ]
-    result = Transfer(source=f"{pretrained.location} ({pretrained.header.backbone.name})", entries=tuple(entries))
+    header = pretrained.header
+    source = f"{pretrained.location} ({header.backbone.name})"
+    result = Transfer(source=source, entries=tuple(entries), checkpoint=header.origin.checkpoint)
     if not result.count("copied") + result.count("adapted"):
         lines = "\n".join(result.summary())
         raise WeightsError(f"{pretrained.location}: nothing in it fits the network\n{lines}")
     return result
+
+
+def begun_with(folder: Path) -> str:
+    """Which checkpoint a run folder's `init.json` names, to be read behind a comma; empty where it names none."""
+    path = folder / "init.json"
+    checkpoint = json.loads(path.read_text(encoding="utf-8")).get("checkpoint") if path.exists() else None
+    return f", {checkpoint}" if checkpoint else ""
 
 
 def _patterns(backbone: Backbone, components: Sequence[str] | Literal["all"]) -> list[str]:
