@@ -17,6 +17,7 @@ from opframe.data.resizing import check_resize
 from opframe.data.statistics import Statistics
 from opframe.parameters import parameter_groups
 from opframe.settings import Experiment
+from opframe.weights.normalization import check_normalization, normalizations
 from opframe.weights.pretrained import read_pretrained
 from opframe.weights.transfer import Transfer, transfer
 from opframe_registry import Catalog, ConfigError, Dataset, Fields, LossFunction, Order, Progress, Split
@@ -136,13 +137,18 @@ def check_grids(backbone: nn.Module, sources: Sources) -> None:
             ) from error
 
 
-def initialise(experiment: Experiment, backbone: nn.Module, fields: Fields, catalog: Catalog) -> Transfer | None:
-    """Load the trained weights that the experiment begins with, if any. Raises OpframeError."""
+def initialise(experiment: Experiment, backbone: nn.Module, sources: Sources, catalog: Catalog) -> Transfer | None:
+    """Load the trained weights that the experiment begins with, if any.
+
+    Raises OpframeError, also where they were trained on data normalised otherwise and nothing states that it is so.
+    """
     init = experiment.init
     if init is None:
         return None
     pretrained = read_pretrained(init.from_, catalog)
-    return transfer(experiment.backbone, backbone, fields, pretrained, init.components)
+    if init.normalization is None:
+        check_normalization(pretrained, experiment.data.normalization, normalizations(sources.train))
+    return transfer(experiment.backbone, backbone, sources.fields, pretrained, init.components)
 
 
 def build_loss(experiment: Experiment, fields: Fields) -> LossFunction:

@@ -33,7 +33,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     backbone = assembly.build_backbone(experiment, sources.fields)
     weights = sum(weight.numel() for weight in backbone.parameters())
     console.print(f"backbone {experiment.backbone.name}: {weights:,} parameters", highlight=False)
-    transferred = assembly.initialise(experiment, backbone, sources.fields, catalog)
+    transferred = assembly.initialise(experiment, backbone, sources, catalog)
     for line in transferred.summary() if transferred else ():
         console.print(line, highlight=False, soft_wrap=True)
     assembly.check_grids(backbone, sources)

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from attrs import frozen
 
+from opframe.assembly import Sources
 from opframe.checkpoint import latest_step
 from opframe.experiment import to_toml
 from opframe.files import write_atomically
 from opframe.settings import Experiment
-from opframe.weights.pretrained import Header, Origin, header_toml, now
-from opframe_registry import Catalog, Fields, RunError
+from opframe.weights.normalization import differing, normalizations
+from opframe.weights.pretrained import Header, Origin, header_toml, now, read_header
+from opframe_registry import Catalog, RunError
 
 _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
 # What may change between the parts of one run, because it does not change the weights.
@@ -66,13 +68,25 @@ class RunFolder:
             return f"a finished run ({steps} steps); its report is {self.path / 'report.md'}"
         return f"a run that stopped at step {step} of {steps}"
 
+    def check_numbers(self, sources: Sources, catalog: Catalog) -> None:
+        """Raises RunError where data are normalised otherwise than those that the run has been trained on so far."""
+        if not (self.path / "model.toml").exists():
+            return
+        lines = differing(read_header(self.path, catalog).normalization, normalizations(sources.train))
+        if lines:
+            raise RunError(
+                f"{self.path} was trained on data that were normalised by another mean and deviation:{''.join(lines)}\n"
+                "continue it with the files of then, or choose another run.folder"
+            )
+
     def describe(
-        self, experiment: Experiment, fields: Fields, catalog: Catalog, device: torch.device, processes: int
+        self, experiment: Experiment, sources: Sources, catalog: Catalog, device: torch.device, processes: int
     ) -> None:
         """Write config.toml, environment.json, and model.toml: what the weights of this run are of."""
         self.path.mkdir(parents=True, exist_ok=True)
         origin = Origin(source=str(self.path), date=now(), normalization=experiment.data.normalization)
-        header = Header(backbone=experiment.backbone, fields=fields, origin=origin)
+        normalization = normalizations(sources.train)
+        header = Header(backbone=experiment.backbone, fields=sources.fields, origin=origin, normalization=normalization)
         write_atomically(self.path / "model.toml", header_toml(header))
         write_atomically(self.path / "config.toml", to_toml(experiment))
         write_atomically(self.path / "environment.json", json.dumps(environment(catalog, device, processes), indent=1))

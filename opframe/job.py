@@ -88,6 +88,11 @@ def evaluate(request: Request, console: Console) -> None:
             "there are no weights to evaluate; name a weights folder or a run folder as init.from, "
             "as in --set init.from=runs/dpot_pretrain"
         )
+    if experiment.init.normalization is not None:
+        raise ConfigError(
+            "init.normalization = 'changed' is for training, which can make up for it; what is evaluated has to be "
+            "normalised as the weights were trained: leave the key out"
+        )
     folder = RunFolder(path=Path(experiment.run.folder))
     with joined(experiment.trainer.device) as processes:
         folder.claim(experiment, request.resume, request.how_to_continue)
@@ -102,12 +107,14 @@ def _begin(
     request: Request, folder: RunFolder, sources: assembly.Sources, processes: Processes, console: Console
 ) -> nn.Module:
     """The network as training begins, and a run folder that says what it is."""
-    experiment, fields = request.experiment, sources.fields
-    backbone = assembly.build_backbone(experiment, fields)
+    experiment = request.experiment
+    backbone = assembly.build_backbone(experiment, sources.fields)
     resumed = latest_step(folder.checkpoints) is not None
-    transferred = None if resumed else assembly.initialise(experiment, backbone, fields, request.catalog)
+    if resumed:
+        folder.check_numbers(sources, request.catalog)
+    transferred = None if resumed else assembly.initialise(experiment, backbone, sources, request.catalog)
     if processes.leads:
-        folder.describe(experiment, fields, request.catalog, processes.device, processes.count)
+        folder.describe(experiment, sources, request.catalog, processes.device, processes.count)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         for line in transferred.summary() if transferred else ():
             console.print(line, highlight=False, soft_wrap=True)

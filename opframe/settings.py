@@ -71,6 +71,13 @@ class Init:
         default="all",
         metadata={"help": "the backbone's parts to take, the others begin fresh; `opframe show` lists them"},
     )
+    normalization: Literal["changed"] | None = field(
+        default=None,
+        metadata={
+            "help": "changed: train although the data are normalised otherwise than those of the weights (default: "
+            "that is an error)"
+        },
+    )
 
 
 @frozen(kw_only=True)

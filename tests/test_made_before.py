@@ -8,12 +8,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from opframe import load_pretrained
+from opframe.weights.location import WeightsError
+from opframe.weights.pretrained import read_header
+from opframe_registry import Catalog
 from support import saved_state
 from weights_support import Call, command_line
 
@@ -120,6 +124,55 @@ def test_old_weights_predict_the_same(place: str, dataset: str, before: Path) ->
     frames, expected = predictions(dataset, Path(place).name)
     with torch.no_grad():
         assert torch.allclose(network(frames).field, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dataset", ["air", "flow"])
+def test_an_old_normalised_run_predicts_in_the_units_of_the_data(dataset: str, before: Path, opframe: Call) -> None:
+    """Their numbers are in the cache alone, and in a weights folder that is exported now."""
+    run, out = before / "runs" / "normalised", before / "exported"
+    done = opframe("weights", "export", run, out)
+    assert done.code == 0, done.errors
+    assert "  flow: u 1.0842e-19 ± 0.353553, v 2.9 ± 0.0707107\n" in done.output
+    frames, expected = predictions(dataset, "normalised")
+    for place in (run, out):
+        with torch.no_grad():
+            assert torch.allclose(load_pretrained(place, dataset=dataset)(frames).field, expected, rtol=1e-4, atol=1e-5)
+        with pytest.raises(WeightsError, match=r"normalised by its own mean and deviation: air, flow; say .*='air'"):
+            load_pretrained(place)
+
+
+def test_an_old_weights_folder_asks_for_the_numbers_that_it_does_not_have(before: Path) -> None:
+    folder = before / "weights" / "normalised"
+    with pytest.raises(WeightsError, match=r"normalised data, but their mean and deviation are not kept with it"):
+        load_pretrained(folder, dataset="air")
+    frames, expected = predictions("air", "normalised")
+    with h5py.File(before / "data" / "air.h5") as file:
+        known = torch.from_numpy(file["data"][:4]).permute(0, 3, 4, 1, 2)
+    with torch.no_grad():
+        field = load_pretrained(folder, statistics_of=known)(frames).field
+    assert torch.allclose(field, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_old_run_whose_numbers_are_lost_or_in_doubt_says_so_until_it_is_resumed(
+    before: Path, opframe: Call, catalog: Catalog
+) -> None:
+    run = before / "runs" / "normalised"
+    (path,) = (before / "cache").rglob("*afeb9e20e65f68ed.json")
+    path.with_name("prepared-of-other-files.json").write_text(path.read_text().replace("0.35355", "0.45355"))
+    refused = opframe("weights", "export", run, before / "out")
+    assert (refused.code, "'opframe run CONFIG --resume' writes them into its model.toml" in refused.errors) == (
+        2,
+        True,
+    )
+    assert not (before / "out").exists()
+    shutil.rmtree(before / "cache")
+    assert read_header(run, catalog).normalization == ()
+    assert opframe("run", before / "normalised.toml", "--resume").code == 0
+    shutil.rmtree(before / "cache")
+    frames, expected = predictions("flow", "normalised")
+    with torch.no_grad():
+        field = load_pretrained(run, dataset="flow")(frames).field
+    assert torch.allclose(field, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["plain", "normalised", "fno", "moepot"])

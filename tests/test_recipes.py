@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from opframe.assembly import build_backbone, build_optimizer, initialise
+from opframe.assembly import Sources, build_backbone, build_optimizer, initialise
 from opframe.data.selection import load_selection
 from opframe.experiment import load_experiment
 from opframe.weights.pretrained import Header, Origin, write_folder
@@ -105,7 +105,8 @@ def test_fine_tuning_fits_what_the_default_pre_training_leaves(
         experiment.data.history,
     )
     network = build_backbone(experiment, fields)
-    transferred = initialise(experiment, network, fields, catalog)
+    sources = Sources(train=(), test=(), zero_shot=(), fields=fields)
+    transferred = initialise(experiment, network, sources, catalog)
     assert transferred is not None
     fresh = {entry.part for entry in transferred.entries if entry.status == "fresh"}
     assert fresh == ({"embedding", "time_aggregation", "head", "normalization"} if "blocks" in name else set())

@@ -39,7 +39,7 @@ class Statistics:
         if path.exists():
             return
         total = self._moments(progress)
-        numbers = attrs.asdict(_normalization(total))
+        numbers = attrs.asdict(normalization_of(total))
         record = {**numbers, "channels": self.source.metadata.channels, "values": total.count, "of": self._identity()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Statistics:
         }
 
 
-def _normalization(total: Moments) -> Normalization:
+def normalization_of(total: Moments) -> Normalization:
     """What brings channels to mean 0 and deviation 1; those that are constant up to rounding are only shifted."""
     constant = total.std <= np.finfo(np.float32).eps * np.abs(total.mean)
     deviation = np.where(constant, 1.0, total.std)

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from opframe.weights.location import WeightsError, local_copy, resolve
+from opframe.weights.normalization import without_numbers
 from opframe.weights.pretrained import (
     RUN_HEADER,
     Header,
@@ -113,6 +114,8 @@ def export_run(run: str, out: Path, catalog: Catalog, checkpoint: str = "latest"
     if not is_run(resolve(run)):
         raise WeightsError(f"{run} is no run folder with a {RUN_HEADER}")
     pretrained = read_pretrained(run, catalog, checkpoint)
+    if pretrained.header.origin.normalization == "dataset" and not pretrained.header.normalization:
+        raise WeightsError(without_numbers(run))
     header = evolve(pretrained.header, origin=evolve(pretrained.header.origin, date=now()))
     report = describe(evolve(pretrained, location=str(out), header=header))
     write_folder(header, pretrained.weights, out)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from opframe.config import ProblemsError, make_converter, to_tables
 from opframe.weights.location import WeightsError, local_folder, read_bytes, resolve_folder
+from opframe.weights.normalization import DatasetNormalization, recovered
 from opframe.weights.runs import chosen_checkpoint, read_checkpoint
 from opframe_registry import Backbone, Catalog, Fields
 
@@ -53,6 +54,21 @@ class Header:
     backbone: Backbone = field(metadata={"help": "the network"})
     fields: Fields = field(metadata={"help": "what it maps to what"})
     origin: Origin = field(metadata={"help": "where the weights come from"})
+    normalization: tuple[DatasetNormalization, ...] = field(
+        default=(), metadata={"help": "what the data of each dataset were normalised by, where they were"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        known = [item.dataset for item in self.normalization]
+        if known and self.origin.normalization == "none":
+            raise ValueError("[[normalization]] has numbers, but origin.normalization = 'none'")
+        if known and sorted(known) != sorted(self.fields.datasets):
+            raise ValueError(
+                f"[[normalization]] is of {', '.join(known)}, but fields.datasets are {', '.join(self.fields.datasets)}"
+            )
+        width = len(self.fields.channels)
+        if wide := [item for item in self.normalization if len(item.channels) > width]:
+            raise ValueError(f"[[normalization]]: {wide[0].dataset} has {len(wide[0].channels)} channels of {width}")
 
 
 @frozen(kw_only=True, eq=False)
@@ -71,7 +87,10 @@ def now() -> str:
 
 def header_toml(header: Header) -> str:
     """The header as TOML: `config.toml` of a weights folder, `model.toml` of a run."""
-    return tomli_w.dumps(to_tables(header))
+    tables = to_tables(header)
+    if not header.normalization:
+        del tables["normalization"]  # so that an opframe that does not know the key reads such weights, and no others
+    return tomli_w.dumps(tables)
 
 
 def parse_header(content: bytes, catalog: Catalog, place: str) -> Header:
@@ -85,7 +104,7 @@ def parse_header(content: bytes, catalog: Catalog, place: str) -> Header:
     try:
         header: Header = make_converter(catalog).structure(tables, Header)
     except ProblemsError as error:
-        lines = "".join(f"\n  {problem.place}: {problem.message}" for problem in error.problems)
+        lines = "".join(f"\n  {': '.join(filter(None, (item.place, item.message)))}" for item in error.problems)
         raise WeightsError(f"{place} does not describe weights that can be used here:{lines}") from None
     return header
 
@@ -112,7 +131,18 @@ def read_header(where: str | Path, catalog: Catalog) -> Header:
     place = f"{location}/{RUN_HEADER if is_run(location) else HEADER}"
     if folder is not None and not Path(place).exists():
         raise WeightsError(_nothing_there(folder))
-    return parse_header(_read_header(str(where), place), catalog, place)
+    header = parse_header(_read_header(str(where), place), catalog, place)
+    return _completed(header, Path(location)) if is_run(location) else header
+
+
+def _completed(header: Header, run: Path) -> Header:
+    """With the numbers that the data of a run were normalised by, if its data cache alone has them."""
+    if header.origin.normalization == "none" or header.normalization:
+        return header
+    width = len(header.fields.channels)
+    found = {item.dataset: item for item in recovered(run) if len(item.channels) <= width}
+    known = tuple(found[title] for title in header.fields.datasets if title in found)
+    return evolve(header, normalization=known) if len(known) == len(header.fields.datasets) else header
 
 
 def _read_header(where: str, place: str) -> bytes:

@@ -54,5 +54,6 @@ def _origin(header: Header) -> list[str]:
         f"from {origin.source}" + (f", {origin.date}" if origin.date else ""),
         *([f"sha256 {origin.sha256}"] if origin.sha256 else []),
         f"normalization of the data: {origin.normalization}",
+        *(f"  {item.dataset}: {item.in_words()}" for item in header.normalization),
         *origin.notes,
     ]
