@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,9 +27,9 @@ MISTAKE = 2
 """Exit code for what the person can mend."""
 
 
-def main() -> NoReturn:
+def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted (the state is saved)."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(words)
     try:
         sys.exit(arguments.command(arguments))
     except OpframeError as error:

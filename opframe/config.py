@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import attrs
 from attrs import define, frozen
 from cattrs import Converter
 
-from opframe.settings import key_name
+from opframe.describe import type_in_words
+from opframe.synonyms import suggestion
 from opframe.toml import Text
-from opframe_registry import KINDS, Catalog, Component, ConfigError, Location, PluginError, did_you_mean
+from opframe_registry import Backbone, Catalog, Component, ConfigError, Location, PluginError, did_you_mean
+from opframe_registry.keys import (
+    ChoiceType,
+    ComponentType,
+    EitherType,
+    ListType,
+    LocationType,
+    MappingType,
+    RowType,
+    ScalarType,
+    key_name,
+    key_type,
+    keys_of,
+)
 
 _SECRET = re.compile(r"://[^/@\s]*@|[?&][^=&#]*(?:password|secret|sig|signature|token)=", re.IGNORECASE)
 
@@ -36,25 +49,35 @@ class ProblemsError(Exception):
 
 
 def make_converter(catalog: Catalog) -> Converter:
-    """A cattrs converter with exact scalars, own messages, and components looked up in the catalog."""
+    """A cattrs converter with exact scalars, own messages, and components looked up in the catalog.
+
+    What an annotation means is found out by the registry's walk over attrs types; each meaning has its reader here.
+    """
     converter = Converter()
+
+    def reader(annotation: Any) -> Callable[[Any, Any], Any]:
+        type_ = key_type(annotation)
+        match type_:
+            case ScalarType():
+                return lambda value, _: _exactly(value, type_.annotation)
+            case LocationType():
+                return lambda value, _: _location(value)
+            case ChoiceType():
+                return lambda value, _: _one_of(value, type_.choices)
+            case ListType() | RowType():
+                return lambda value, _: _items(converter, value, type_)
+            case MappingType():
+                return lambda value, _: _mapping(converter, value, type_.inside[0])
+            case EitherType():
+                return lambda value, _: converter.structure(value, _fitting(value, type_))
+            case ComponentType():
+                return lambda value, _: _component(converter, catalog, value, type_.annotation)
+        return lambda value, _: structure_table(converter, type_.annotation, value)
+
+    converter.register_structure_hook_factory(lambda annotation: True, reader)
     for scalar in (int, float, str, bool):
-        converter.register_structure_hook(scalar, _exactly)
-    converter.register_structure_hook_func(lambda type_: type_ is Location, _location)
-    converter.register_structure_hook_func(_has_origin(Literal), _one_of)
-    converter.register_structure_hook_func(_has_origin(tuple), lambda value, type_: _items(converter, value, type_))
-    converter.register_structure_hook_func(
-        _has_origin(Union, types.UnionType), lambda value, type_: _one_type(converter, value, type_)
-    )
-    converter.register_structure_hook_factory(attrs.has, lambda class_: _table_hook(converter, class_))
-    converter.register_structure_hook_func(
-        lambda type_: type_ in KINDS, lambda value, type_: _component(converter, catalog, value, type_)
-    )
+        converter.register_structure_hook(scalar, reader(scalar))  # cattrs has hooks of its own, which come first
     return converter
-
-
-def _has_origin(*origins: Any) -> Callable[[Any], bool]:
-    return lambda type_: get_origin(type_) in origins
 
 
 def _exactly(value: Any, type_: type) -> Any:
@@ -69,7 +92,7 @@ def _shown(value: Any) -> str:
     return repr(str(value)) if isinstance(value, str) else repr(value)
 
 
-def _location(value: Any, _: Any) -> Location:
+def _location(value: Any) -> Location:
     if not isinstance(value, str):
         raise ValueError(f"expected a path or URL, got {_shown(value)}")
     if _SECRET.search(value):
@@ -82,37 +105,52 @@ def _location(value: Any, _: Any) -> Location:
     return Location(os.path.normpath(value.folder / Path(value).expanduser()))
 
 
-def _one_type(converter: Converter, value: Any, type_: Any) -> Any:
-    """`X | None` is an X, as there is no null in TOML; in `X | Literal[...]` a list is the X, a word the literal."""
-    first, *others = get_args(type_)
-    words = [other for other in others if get_origin(other) is Literal]
-    return converter.structure(value, words[0] if words and isinstance(value, str) else first)
+def _fitting(value: Any, type_: EitherType) -> Any:
+    """The one of several types that a value is written as; a word that may be chosen is that choice."""
+    written = str if isinstance(value, str) else type(value)
+    options = [option for option in map(key_type, type_.inside) if written in option.written]
+    if not options:
+        raise ValueError(f"expected {type_in_words(type_.annotation)}, got {_shown(value)}")
+    chosen = (option for option in options if isinstance(option, ChoiceType) and value in option.choices)
+    return next(chosen, options[0]).annotation
 
 
-def _one_of(value: Any, type_: Any) -> Any:
-    choices = get_args(type_)
+def _one_of(value: Any, choices: Sequence[str | int]) -> Any:
     if value not in choices or type(value) not in {str, Text, int}:
         known = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"expected one of {known}, got {_shown(value)}{did_you_mean(str(value), map(str, choices))}")
     return choices[choices.index(value)]
 
 
-def _items(converter: Converter, value: Any, type_: Any) -> tuple[Any, ...]:
-    """A TOML array as a tuple: `tuple[int, ...]`, or one type for each place."""
-    types_ = get_args(type_)
+def _items(converter: Converter, value: Any, type_: ListType | RowType) -> tuple[Any, ...]:
+    """A TOML array as a tuple: of items of one type, or with one type for each place."""
     if not isinstance(value, list):
         raise ValueError(f"expected a list, got {_shown(value)}")
-    if types_[-1] is not Ellipsis and len(types_) != len(value):
-        raise ValueError(f"expected {len(types_)} values, got {len(value)}")
+    if isinstance(type_, RowType) and len(value) != len(type_.inside):
+        raise ValueError(f"expected {len(type_.inside)} values, got {len(value)}")
+    places = type_.inside if isinstance(type_, RowType) else type_.inside * len(value)
     result: list[Any] = []
     problems: list[Problem] = []
-    for index, item in enumerate(value):
-        item_type = types_[0] if types_[-1] is Ellipsis else types_[index]
+    for index, (item, place) in enumerate(zip(value, places, strict=True)):
         with _Collect(problems, f"[{index}]"):
-            result.append(converter.structure(item, item_type))
+            result.append(converter.structure(item, place))
     if problems:
         raise ProblemsError(problems)
     return tuple(result)
+
+
+def _mapping(converter: Converter, value: Any, annotation: Any) -> dict[str, Any]:
+    """A TOML table with keys of the person's own."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table, got {_shown(value)}")
+    result: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, item in value.items():
+        with _Collect(problems, key):
+            result[key] = converter.structure(item, annotation)
+    if problems:
+        raise ProblemsError(problems)
+    return result
 
 
 @define
@@ -128,8 +166,10 @@ class _Collect:
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> bool:
         if isinstance(error, ProblemsError):
             self.problems += [Problem(join(self.place, item.place), item.message) for item in error.problems]
-        elif isinstance(error, (ValueError, TypeError, ConfigError, PluginError)):
+        elif isinstance(error, (ValueError, TypeError, ConfigError, PluginError)) and error.args:
             self.problems.append(Problem(self.place, str(error.args[0])))
+        elif isinstance(error, Exception):  # of a component's own validator
+            self.problems.append(Problem(self.place, "not valid: " + f"{type(error).__name__}: {error}".strip(": ")))
         else:
             return False
         return True
@@ -140,23 +180,18 @@ def join(outer: str, inner: str) -> str:
     return outer + inner if not outer or not inner or inner.startswith("[") else f"{outer}.{inner}"
 
 
-def _table_hook(converter: Converter, class_: Any) -> Callable[[Any, Any], Any]:
-    return lambda value, _: structure_table(converter, class_, value)
-
-
 def structure_table(converter: Converter, class_: Any, table: Any) -> Any:
     """Make an attrs object of a table. Raises ProblemsError with everything that is wrong in it."""
     if not isinstance(table, dict):
         raise ValueError(f"expected a table, got {_shown(table)}")
-    hints = get_type_hints(class_)
-    known = {key_name(attribute): attribute for attribute in attrs.fields(class_)}
-    problems = [Problem("", f"unknown key '{key}'{did_you_mean(key, known)}") for key in table if key not in known]
+    known = {key.name: key for key in keys_of(class_)}
+    problems = [Problem("", f"unknown key '{key}'{suggestion(key, known)}") for key in table if key not in known]
     values: dict[str, Any] = {}
-    for name, attribute in known.items():
+    for name, key in known.items():
         if name in table:
             with _Collect(problems, name):
-                values[attribute.name] = converter.structure(table[name], hints[attribute.name])
-        elif attribute.default is attrs.NOTHING:
+                values[key.attribute.name] = converter.structure(table[name], key.type.annotation)
+        elif key.attribute.default is attrs.NOTHING:
             problems.append(Problem(name, "required, but missing"))
     if not problems:
         with _Collect(problems, ""):
@@ -193,9 +228,10 @@ def _component(converter: Converter, catalog: Catalog, table: Any, kind: type[Co
 
 def _preset(class_: type[Component], keys: Mapping[str, Any]) -> Mapping[str, Any]:
     size = keys.get("size")
-    if size is None or "size" not in attrs.fields_dict(class_):
+    has_presets = bool(class_.presets) or issubclass(class_, Backbone)  # elsewhere `size` may mean anything
+    if size is None or not has_presets or "size" not in attrs.fields_dict(class_):
         return {}
-    if size not in class_.presets:
+    if not isinstance(size, str) or size not in class_.presets:
         known = ", ".join(class_.presets) or "none"
         message = f"unknown preset {_shown(size)}{did_you_mean(str(size), class_.presets)}; presets: {known}"
         raise ProblemsError([Problem("size", message)])
@@ -204,6 +240,8 @@ def _preset(class_: type[Component], keys: Mapping[str, Any]) -> Mapping[str, An
 
 def to_tables(settings: Any) -> Any:
     """Settings as TOML tables. Keys without a value are left out, as TOML has no null."""
+    if isinstance(settings, Mapping):
+        return {key: to_tables(value) for key, value in settings.items()}
     if isinstance(settings, (list, tuple)):
         return [to_tables(item) for item in settings]
     if not attrs.has(type(settings)):

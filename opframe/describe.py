@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
-import types
+from collections.abc import Mapping
 from inspect import cleandoc
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import attrs
 from attrs import frozen
 
-from opframe.settings import Experiment, key_name
-from opframe_registry import KINDS, Catalog, Location
+from opframe.settings import Experiment
+from opframe_registry import KINDS, Catalog
+from opframe_registry.keys import (
+    ChoiceType,
+    ComponentType,
+    EitherType,
+    ListType,
+    LocationType,
+    MappingType,
+    RowType,
+    ScalarType,
+    TableType,
+    key_type,
+    keys_of,
+)
 
 _INTRODUCTION = """# Configuration
 
@@ -34,6 +47,9 @@ all errors are reported at once.
 - The resolved experiment is saved as `config.toml` in the run folder, and can be run again from there.
 """
 
+SCALARS: Mapping[type, str] = {int: "integer", float: "number", str: "string", bool: "boolean"}
+"""What simple values are called, here and in JSON Schema."""
+
 
 @frozen(kw_only=True)
 class Key:
@@ -47,15 +63,14 @@ class Key:
 
 def keys(class_: type) -> list[Key]:
     """The keys of a settings class or component, required ones first."""
-    hints = get_type_hints(class_)
     found = [
         Key(
-            name=key_name(attribute),
-            type=type_in_words(hints[attribute.name]),
-            default=default_in_words(attribute.default),
-            help=attribute.metadata.get("help", ""),
+            name=key.name,
+            type=type_in_words(key.type.annotation),
+            default=default_in_words(key.attribute.default),
+            help=key.attribute.metadata.get("help", ""),
         )
-        for attribute in attrs.fields(class_)
+        for key in keys_of(class_)
     ]
     return sorted(found, key=lambda key: key.default != "required")
 
@@ -72,22 +87,30 @@ def default_in_words(default: Any) -> str:
         return str(default).lower()
     if isinstance(default, tuple):
         return str(list(default))
+    if isinstance(default, Mapping):
+        return "{" + ", ".join(f"{key} = {default_in_words(value)}" for key, value in default.items()) + "}"
     return f'"{default}"' if isinstance(default, str) else str(default)
 
 
 def type_in_words(annotation: Any) -> str:
     """`tuple[int, ...]` as 'list of integer', `int | None` as 'integer', and so on."""
-    words = {int: "integer", float: "number", str: "string", bool: "boolean", Location: "path or URL"}
-    if annotation in words:
-        return words[annotation]
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return " or ".join(type_in_words(option) for option in arguments if option is not types.NoneType)
-    if origin is Literal:
-        return " or ".join(f'"{choice}"' for choice in arguments)
-    if origin is tuple:
-        return f"list of {type_in_words(arguments[0])}"
-    return str(getattr(annotation, "kind", "") or "table")
+    type_ = key_type(annotation)
+    match type_:
+        case ScalarType():
+            return SCALARS[type_.annotation]
+        case LocationType():
+            return "path or URL"
+        case ChoiceType():
+            return " or ".join(f'"{choice}"' for choice in type_.choices)
+        case ListType() | RowType():
+            return "list of " + ", ".join(dict.fromkeys(map(type_in_words, type_.inside)))
+        case MappingType():
+            return f"table of {type_in_words(type_.inside[0])}"
+        case EitherType():
+            return " or ".join(map(type_in_words, type_.inside))
+        case ComponentType():
+            return str(type_.annotation.kind)
+    return "table"
 
 
 def summary(class_: type) -> str:
@@ -118,12 +141,11 @@ def markdown(catalog: Catalog) -> str:
 def _tables() -> list[tuple[str, type]]:
     """The experiment's own tables: `[data]`, `[[parameters]]` and so on, with their classes."""
     found = []
-    hints = get_type_hints(Experiment)
-    for attribute in attrs.fields(Experiment):
-        annotation = hints[attribute.name]
-        classes = [option for option in (annotation, *get_args(annotation)) if attrs.has(option)]
-        name = f"[[{attribute.name}]]" if get_origin(annotation) is tuple else f"[{attribute.name}]"
-        found += [(name, class_) for class_ in classes if class_ not in KINDS]
+    for key in keys_of(Experiment):
+        several = isinstance(key.type, ListType)
+        type_ = key_type(key.type.inside[0]) if several else key.type
+        if isinstance(type_, TableType):
+            found.append((f"[[{key.name}]]" if several else f"[{key.name}]", type_.annotation))
     return found
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import attrs
 
 from opframe.config import to_tables
-from opframe.describe import summary
-from opframe.settings import Experiment, key_name
-from opframe_registry import KINDS, Catalog, Component, Location
+from opframe.describe import SCALARS, summary
+from opframe.settings import Experiment
+from opframe_registry import KINDS, Catalog, Component
+from opframe_registry.keys import (
+    ChoiceType,
+    ComponentType,
+    EitherType,
+    ListType,
+    LocationType,
+    MappingType,
+    RowType,
+    ScalarType,
+    key_type,
+    keys_of,
+)
 
 
 def json_schema(catalog: Catalog) -> dict[str, Any]:
@@ -36,16 +47,15 @@ def _kind(kind: type[Component], catalog: Catalog) -> dict[str, Any]:
 
 
 def _table(class_: type) -> dict[str, Any]:
-    hints = get_type_hints(class_)
     properties: dict[str, Any] = {}
     required = []
-    for attribute in attrs.fields(class_):
-        name = key_name(attribute)
-        properties[name] = {**_type(hints[attribute.name]), "description": attribute.metadata.get("help", "")}
-        if attribute.default is attrs.NOTHING:
-            required.append(name)
-        elif attribute.default is not None and type(attribute.default) is not attrs.Factory:
-            properties[name]["default"] = to_tables(attribute.default)
+    for key in keys_of(class_):
+        default, help_ = key.attribute.default, key.attribute.metadata.get("help", "")
+        properties[key.name] = {**_type(key.type.annotation), "description": help_}
+        if default is attrs.NOTHING:
+            required.append(key.name)
+        elif default is not None and type(default) is not attrs.Factory:
+            properties[key.name]["default"] = to_tables(default)
     return {
         "type": "object",
         "description": summary(class_),
@@ -56,17 +66,23 @@ def _table(class_: type) -> dict[str, Any]:
 
 
 def _type(annotation: Any) -> dict[str, Any]:
-    names = {int: "integer", float: "number", str: "string", bool: "boolean", Location: "string"}
-    if annotation in names:
-        return {"type": names[annotation]}
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        options = [_type(option) for option in arguments if option is not types.NoneType]
-        return options[0] if len(options) == 1 else {"anyOf": options}
-    if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin is tuple:
-        return {"type": "array", "items": _type(arguments[0])}
-    if annotation in KINDS:
-        return {"$ref": f"#/$defs/{annotation.kind}"}
-    return _table(annotation)
+    type_ = key_type(annotation)
+    inside = [_type(inner) for inner in type_.inside]
+    match type_:
+        case ScalarType():
+            return {"type": SCALARS[type_.annotation]}
+        case LocationType():
+            return {"type": "string"}
+        case ChoiceType():
+            return {"enum": list(type_.choices)}
+        case ListType():
+            return {"type": "array", "items": inside[0]}
+        case RowType():
+            return {"type": "array", "prefixItems": inside, "items": False, "minItems": len(inside)}
+        case MappingType():
+            return {"type": "object", "additionalProperties": inside[0]}
+        case EitherType():
+            return {"anyOf": inside}
+        case ComponentType():
+            return {"$ref": f"#/$defs/{type_.annotation.kind}"}
+    return _table(type_.annotation)

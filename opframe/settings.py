@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from attrs import Attribute, field, frozen
-from attrs.validators import deep_iterable, ge, gt, min_len, optional
+from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
 
 from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
 
@@ -14,17 +14,14 @@ Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
 """How frames of another grid come to that of the model; with `native` they do not."""
 
 
-def key_name(attribute: Attribute[Any]) -> str:
-    """An attribute's key in TOML: its name, without the underscore that a word of Python's own takes (`from_`)."""
-    return attribute.name.rstrip("_")
-
-
 @frozen(kw_only=True)
 class Run:
     """Where the run is kept, and its seed."""
 
     folder: Location = field(default=Location("runs/default"), metadata={"help": "the run folder"})
-    seed: int = field(default=0, validator=ge(0), metadata={"help": "seed of weights, data order and noise"})
+    seed: int = field(
+        default=0, validator=[ge(0), lt(2**63)], metadata={"help": "seed of weights, data order and noise"}
+    )
 
 
 @frozen(kw_only=True)

@@ -15,6 +15,7 @@ from opframe_registry import KINDS, ConfigError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _KEY = re.compile(r"[^.\[\]]+")
+_LARGEST = 2**24  # bytes of a file: whoever gives a file of data in its place does not wait for all of it
 _COMMON = {kind.kind: {attribute.name for attribute in attrs.fields(kind)} for kind in KINDS}
 _COMMON |= {"datasets": _COMMON["dataset"], "zero_shot": _COMMON["dataset"]}
 
@@ -49,18 +50,29 @@ def load_tables(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return expanded
 
 
-def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in including:
-        raise ConfigError(f"{path}: includes itself, by way of {including[-1]}")
+def _parsed(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
+    """The tables of one file, as they stand there."""
+    origin = f", included by {including[-1]}" if including else ""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.resolve() in including:
+            raise ConfigError(f"{path}: includes itself, by way of {including[-1]}")
+        with path.open("rb") as file:
+            written = file.read(_LARGEST + 1)
+        if len(written) > _LARGEST:
+            raise ConfigError(f"{path}: more than {_LARGEST >> 20} MiB{origin}; expected an experiment in TOML")
+        return tomllib.loads(written.decode("utf-8"))
     except FileNotFoundError:
-        origin = f", included by {including[-1]}" if including else ""
         raise ConfigError(f"{path}: no such file{origin}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: it is no text in UTF-8 ({error}){origin}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}{origin}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # of a path that cannot be one, or of links that go round
+        raise ConfigError(f"{path}: cannot be read ({error}){origin}") from error
+
+
+def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
+    tables = _parsed(path, including)
     folder = path.resolve().parent
     includes = tables.pop("include", [])
     includes = [includes] if isinstance(includes, str) else includes
@@ -131,15 +143,15 @@ def _labels(items: Sequence[Any]) -> list[str]:
 
 def _place(items: Sequence[Any], name: str) -> int | None:
     """Where in an array something is, by its number or by its label, which must be that of one table alone."""
-    if name.isdigit():
+    if name.isdecimal():
         return int(name) if int(name) < len(items) else None
     labels = _labels(items)
     return labels.index(name) if labels.count(name) == 1 else None
 
 
 def _keep(key: str, table: dict[str, Any], type_: Any) -> dict[str, Any]:
-    """What of the table `key` outlives a change to another type."""
-    if table.get("type", type_) == type_:
+    """What of the table `key` outlives a change to another type. A `type` that is no word is a key like any other."""
+    if table.get("type", type_) == type_ or not isinstance(type_, str):
         return table
     return {name: value for name, value in table.items() if name in _COMMON.get(key, ())}
 
@@ -151,7 +163,7 @@ def _override(tables: dict[str, Any], override: str) -> dict[str, Any]:
         raise ConfigError(f"--set {override}: expected key=value, as in backbone.width=256")
     try:
         value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = written  # a bare word is a string: quoting it through a shell is a nuisance
     return dict(_assign(tables, steps, _mark(value, Path.cwd()), override))
 

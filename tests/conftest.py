@@ -47,6 +47,13 @@ def experiment(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which plugins are found that are installed there."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def server() -> Iterator[FileServer]:
     """A file server on this machine that can be told to fail."""
     with FileServer() as server:

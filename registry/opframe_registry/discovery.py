@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
@@ -15,6 +15,7 @@ from attrs import frozen
 from opframe_registry import hooks
 from opframe_registry.components import KINDS, Component
 from opframe_registry.errors import PluginError
+from opframe_registry.keys import keys_of, unsupported
 
 API = "opframe.v1"
 """The entry-point group. Its number is the version of the contract, so it is known before plugin code runs."""
@@ -95,7 +96,9 @@ def _load(point: EntryPoint, group: str) -> Plugin:
         return Plugin(name=point.name, distribution=distribution, error=wrong)
     try:
         components = _components(point.load())
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the host must go on without it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may fail in any way, exit included; the host must go on without it
         message = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         return Plugin(name=point.name, distribution=distribution, error=message)
     return Plugin(name=point.name, distribution=distribution, components=components)
@@ -106,13 +109,23 @@ def _components(module: Any) -> tuple[type[Component], ...]:
     manager.add_hookspecs(hooks)
     manager.register(module)
     manager.check_pending()
-    offered = [item for items in manager.hook.opframe_components() for item in items]
+    offered = [item for items in manager.hook.opframe_components() for item in _listed(items)]
     if not offered:
         raise PluginError("offers no components; implement the hook opframe_components with @hookimpl")
     for item in offered:
-        if fault := _fault(item):
+        if fault := _fault(item) or _type_fault(item) or _preset_fault(item):
             raise PluginError(fault)
+    names = [f"{item.kind} '{item.name}'" for item in offered]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise PluginError(f"offers {twice[0]} twice; give each component of a kind its own name")
     return tuple(offered)
+
+
+def _listed(items: Any) -> Sequence[Any]:
+    """What a hook returned. Raises PluginError unless it is a list or tuple."""
+    if not isinstance(items, list | tuple):
+        raise PluginError(f"opframe_components returned {items!r}; expected a list of component classes")
+    return items
 
 
 def _fault(item: Any) -> str | None:
@@ -127,4 +140,25 @@ def _fault(item: Any) -> str | None:
         return f"{item.__name__} takes settings by position; decorate it with @attrs.frozen(kw_only=True)"
     if not isinstance(vars(item).get("name"), str) or not item.name:
         return f'{item.__name__} has no name; add `name: ClassVar[str] = "..."`'
+    return None
+
+
+def _type_fault(item: type[Component]) -> str | None:
+    """What keeps a component's fields from being keys in TOML, or None."""
+    if "type" in attrs.fields_dict(item):
+        return f"{item.__name__} has a field 'type', the key that names the component; call it otherwise"
+    return unsupported(item)
+
+
+def _preset_fault(item: type[Component]) -> str | None:
+    """What keeps a component's presets from being laid under a person's keys, or None."""
+    if not isinstance(item.presets, Mapping):
+        return f"{item.__name__}.presets is {item.presets!r}; expected a mapping from sizes to their keys"
+    known = {key.name for key in keys_of(item)}
+    for size, settings in item.presets.items():
+        if not isinstance(size, str) or not isinstance(settings, Mapping):
+            return f"{item.__name__}.presets[{size!r}] is {settings!r}; expected a mapping from keys to values"
+        for key in settings:
+            if key not in known:
+                return f"{item.__name__}.presets['{size}'] sets '{key}', which is no key{did_you_mean(str(key), known)}"
     return None
