@@ -9,13 +9,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from opframe import __version__
 from opframe.benchmark.commands import add_bench
-from opframe.data.commands import add_data
+from opframe.data.commands import add_data, positive
 from opframe.weights.commands import add_weights
 from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
 
@@ -28,11 +29,20 @@ MISTAKE = 2
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted (the state is saved)."""
+    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted (the state is saved).
+
+    `words` are what a person wrote after `opframe`: those of this process where none are given. With the environment
+    variable OPFRAME_TRACEBACK a mistake comes with its traceback, for those who write plugins.
+    """
     arguments = _parser().parse_args(words)
     try:
+        if arguments.command is None:  # a group of commands, of which none was named
+            arguments.group.print_help()
+            sys.exit(0)
         sys.exit(arguments.command(arguments))
     except OpframeError as error:
+        if os.environ.get("OPFRAME_TRACEBACK"):
+            raise
         from opframe.data.remote.retries import redacted
 
         print(f"error: {redacted(str(error))}", file=sys.stderr)
@@ -45,14 +55,26 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         sys.exit(1)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest of the words that it knows."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = list(map(str, action.choices))
+            message = f"unknown: '{value}'{did_you_mean(str(value), known)}; there are {', '.join(known)}"
+            raise argparse.ArgumentError(action, message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="opframe", description="Pre-train neural operators from a TOML file.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser: argparse.ArgumentParser = Parser(prog="opframe", description="Pre-train neural operators from a TOML file.")
+    parser.add_argument("--version", action="version", version=f"opframe {__version__}")
+    parser.set_defaults(command=None, group=parser)
+    commands = parser.add_subparsers(metavar="COMMAND")
     run = commands.add_parser("run", help="train, evaluate and report what a config describes")
     run.add_argument("config", type=Path)
     run.add_argument("--resume", action="store_true", help="continue the run in the run folder")
-    run.add_argument("--nproc", type=int, default=1, metavar="N", help="train with N processes on this machine")
-    run.add_argument("--stop-at", type=int, metavar="STEP", help="stop after this step, saved, to be resumed")
+    run.add_argument("--nproc", type=positive, default=1, metavar="N", help="train with N processes on this machine")
+    run.add_argument("--stop-at", type=positive, metavar="STEP", help="stop after this step, saved, to be resumed")
     evaluate = commands.add_parser("evaluate", help="evaluate trained weights (init.from) on a config's data")
     evaluate.add_argument("config", type=Path)
     check = commands.add_parser("check", help="say what is wrong with a config, or what it would do")
@@ -206,7 +228,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     console = Console()
     runs = [read_finished(path) for path in arguments.runs]
-    for table in make_tables(runs, arguments.by):
+    for table in make_tables(runs, arguments.by, console):
         console.print(table)
     if arguments.out is not None:
         write_comparison(runs, arguments.by, arguments.out)

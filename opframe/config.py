@@ -12,6 +12,7 @@ import attrs
 from attrs import define, frozen
 from cattrs import Converter
 
+from opframe.console import counted
 from opframe.describe import type_in_words
 from opframe.synonyms import suggestion
 from opframe.toml import Text
@@ -127,7 +128,7 @@ def _items(converter: Converter, value: Any, type_: ListType | RowType) -> tuple
     if not isinstance(value, list):
         raise ValueError(f"expected a list, got {_shown(value)}")
     if isinstance(type_, RowType) and len(value) != len(type_.inside):
-        raise ValueError(f"expected {len(type_.inside)} values, got {len(value)}")
+        raise ValueError(f"expected {counted(len(type_.inside), 'value')}, got {len(value)}")
     places = type_.inside if isinstance(type_, RowType) else type_.inside * len(value)
     result: list[Any] = []
     problems: list[Problem] = []

@@ -3,13 +3,70 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
+_HEADING = 14  # characters of a heading's line, or of a name's where there is little room
+_SEVERAL = {"trajectory": "trajectories", "axis": "axes", "process": "processes"}
+_UNBOUNDED = 10_000  # a width that everything fits into
 _SECONDS = 10.0  # between the lines that a bar becomes where there is no terminal
+
+
+def counted(count: int, one: str) -> str:
+    """A number and what is counted, as `1 file` or `2 trajectories`."""
+    return f"{count} {one if count == 1 else _SEVERAL.get(one, one + 's')}"
+
+
+def tables_that_fit(
+    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], box: Box = SIMPLE_HEAD
+) -> list[Table]:
+    """One table of names and numbers, or several with some columns each where the console is too narrow for one.
+
+    Numbers are never cut; the names in the first column and the headings fold. A row of one cell heads a section.
+    """
+    count = len(head) - 1
+    for blocks in range(1, count + 1):
+        size = -(-count // blocks)
+        names = None if blocks == 1 else max(console.width // 3, _HEADING)
+        starts = range(1, count + 1, size)
+        tables = [
+            _block(title if start == 1 else "", head, rows, range(start, min(start + size, count + 1)), names, box)
+            for start in starts
+        ]
+        if all(_width(table, console) <= console.width for table in tables):
+            break
+    return tables
+
+
+def _block(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], columns: range, names: int | None, box: Box
+) -> Table:
+    """A table of the names, at most so many characters wide, and some of the columns of numbers."""
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=box, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.add_column(Text(head[0]), overflow="fold", max_width=names)
+    for column in columns:
+        cells = max((len(row[column]) for row in rows if len(row) > 1), default=0)
+        widest = max(cells, _HEADING)
+        table.add_column(Text(head[column]), justify="right", overflow="fold", min_width=cells, max_width=widest)
+    for row in rows:
+        if len(row) == 1:
+            table.add_section()
+        table.add_row(Text(row[0]), *(Text(row[column]) for column in columns if len(row) > 1))
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    """How wide a table would be where there is room for anything."""
+    return console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
 
 
 class Bar:

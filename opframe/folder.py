@@ -19,6 +19,7 @@ from attrs import frozen
 
 from opframe.assembly import Sources
 from opframe.checkpoint import latest_step
+from opframe.console import counted
 from opframe.experiment import to_toml
 from opframe.files import write_atomically
 from opframe.settings import Experiment
@@ -65,7 +66,7 @@ class RunFolder:
 
     def _in_words(self, step: int, steps: int) -> str:
         if step >= steps:
-            return f"a finished run ({steps} steps); its report is {self.path / 'report.md'}"
+            return f"a finished run ({counted(steps, 'step')}); its report is {self.path / 'report.md'}"
         return f"a run that stopped at step {step} of {steps}"
 
     def check_numbers(self, sources: Sources, catalog: Catalog) -> None:

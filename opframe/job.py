@@ -14,12 +14,12 @@ from torch import nn
 
 from opframe import assembly
 from opframe.checkpoint import Checkpoints, latest_step, read_mark, restore_state
-from opframe.console import Bar, Preparation
+from opframe.console import Bar, Preparation, counted
 from opframe.data.loading import batches, make_loader
 from opframe.data.mixture import left_out
 from opframe.distributed import Processes, joined
 from opframe.evaluation.protocol import Evaluator, Report
-from opframe.evaluation.report import draw_all, make_table, verdict, write_report
+from opframe.evaluation.report import draw_all, make_tables, verdict, write_report
 from opframe.files import write_atomically
 from opframe.folder import RunFolder
 from opframe.journal import Journal
@@ -193,8 +193,8 @@ def _say_what_continues(latest: Path, processes: Processes, console: Console) ->
     console.print(f"continuing from {latest}", highlight=False)
     if mark.processes != processes.count:
         console.print(
-            f"it was written by {mark.processes} processes and continues on {processes.count}: the data and the noise "
-            "are the same, sums are rounded differently, and the state of dropout is not restored",
+            f"it was written by {counted(mark.processes, 'process')} and continues on {processes.count}: the data "
+            "and the noise are the same, sums are rounded differently, and the state of dropout is not restored",
             highlight=False,
         )
 
@@ -202,7 +202,8 @@ def _say_what_continues(latest: Path, processes: Processes, console: Console) ->
 def _plan(experiment: Experiment, backbone: nn.Module) -> list[str]:
     return [
         _size(experiment, backbone),
-        f"{experiment.trainer.steps} steps of {experiment.data.batch_size} samples, seed {experiment.run.seed}",
+        f"{counted(experiment.trainer.steps, 'step')} of {counted(experiment.data.batch_size, 'sample')}, "
+        f"seed {experiment.run.seed}",
     ]
 
 
@@ -219,8 +220,8 @@ def _facts(experiment: Experiment, processes: Processes, done: list[str], when: 
     return [
         *done,
         *begun,
-        f"{_grids(experiment)}, {experiment.data.history} frames of history",
-        f"{processes.count} process(es) on {processes.device.type}, {when}",
+        f"{_grids(experiment)}, {counted(experiment.data.history, 'frame')} of history",
+        f"{counted(processes.count, 'process')} on {processes.device.type}, {when}",
         "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
     ]
 
@@ -245,7 +246,8 @@ def _report(
     if experiment.evaluation.figures:
         draw_all(folder.path, evaluator, backbone, report)
     write_report(folder.path, experiment.title or folder.path.name, report, facts)
-    console.print(make_table(report))
+    for table in make_tables(report, console):
+        console.print(table)
     for line in verdict(report):
         console.print(line, highlight=False)
     console.print(f"report: {folder.path / 'report.md'}", highlight=False, soft_wrap=True)

@@ -185,7 +185,7 @@ def test_axes_that_cannot_be_are_a_mistake_in_the_experiment(catalog: Catalog) -
     [
         ({"axes": "n t x y"}, r"own\.npy: the array has shape \(3, 4, 5, 6, 2\), but axes = 'n t x y' names 4 axes"),
         ({"axes": "n t x y 1"}, r"the axis that axes = 'n t x y 1' calls 1 has length 2"),
-        ({"channels": ("a",)}, r"1 channels named \('a',\), but .*own\.npy holds 2"),
+        ({"channels": ("a",)}, r"1 channel named \('a',\), but .*own\.npy holds 2"),
         ({"predicted": ("c2",)}, r"predicted channel 'c2' is not among \('c0', 'c1'\)"),
         ({"units": ("m",)}, r"units has 1 values, but there are 2 channels"),
         ({"spacing": (0.1,)}, r"spacing has 1 values, but there are 2 axes of space"),

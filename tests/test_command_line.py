@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from io import StringIO
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Command
+from opframe import __version__
+from opframe.cli import main
+from opframe.console import counted
+from opframe.evaluation.protocol import DatasetReport, Report, Score
+from opframe.evaluation.report import make_tables
 from support import EXPERIMENT, ROOT, waves, write_prepared
 
 
@@ -105,7 +113,7 @@ def damage(folder: Path, how: str) -> None:
         ("", ["backbone.type=dpott"], "unknown backbone 'dpott'; did you mean 'dpot'?"),
         ("", ["data.batch_size=5", "trainer.accumulate=2"], "data.batch_size = 5 cannot be shared"),
         ("", ["datasets.0.url=nowhere://x.h5"], "nowhere://x.h5: Protocol not known: nowhere"),
-        ("", ["data.grid=[16]"], "data.grid: [16] has 1 axes, but one is given on the grid [16, 16]"),
+        ("", ["data.grid=[16]"], "data.grid: [16] has 1 axis, but one is given on the grid [16, 16]"),
         ("", ["optimizer.learning_rate=1e30", "trainer.steps=20"], "training diverged"),
     ],
 )
@@ -152,3 +160,74 @@ def test_a_mistake_is_said_once_for_all_processes(experiment: Path, opframe: Com
     done = opframe("run", experiment, "--nproc", 2, "--set", "data.batch_size=3")
     assert done.returncode == 2
     assert done.stderr.count("error: data.batch_size = 3 cannot be shared by 2 processes") == 1
+
+
+def words_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
+    """What a command prints, to either stream, in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    printed = capsys.readouterr()
+    assert ended.value.code == code, printed
+    return printed.out + printed.err
+
+
+def test_a_person_who_writes_no_command_or_a_wrong_one_is_helped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "train, evaluate and report what a config describes" in words_of(capsys)
+    assert "look at every value of every trajectory" in words_of(capsys, "data")
+    assert "make a weights folder of a run" in words_of(capsys, "weights")
+    assert words_of(capsys, "--version") == f"opframe {__version__}\n"
+    assert "unknown: 'rnu'; did you mean 'run'?" in words_of(capsys, "rnu", code=2)
+    assert "unknown: 'chekc'; did you mean 'check'?" in words_of(capsys, "data", "chekc", code=2)
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_a_comparison_of_eight_datasets_cuts_no_name_and_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    names = [f"pdebench_cns_2d_{index}" for index in range(8)]
+    runs = [tmp_path / name for name in ("dpot_pretrain_long", "fno", "moepot_pretrain", "[unet]")]
+    for number, run in enumerate(runs):
+        run.mkdir()
+        (run / "config.toml").write_text(f"[run]\nseed = {number}\n")
+        model = [{"step": 0.1 * number + 0.0123 * i, "full": 12.0 * number + 0.3456 * i} for i in range(8)]
+        scores = [
+            {"title": name, "scores": {"model": model[i], "persistence": model[0]}} for i, name in enumerate(names)
+        ]
+        (run / "report.json").write_text(json.dumps({"datasets": scores}))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = words_of(capsys, "compare", *runs, "--by", "run.seed").splitlines()
+    assert max(map(len, lines)) <= columns
+    cells = " ".join(lines).split()
+    for number in range(4):
+        for index in range(8):
+            assert {f"{0.1 * number + 0.0123 * index:.4f}", f"{12.0 * number + 0.3456 * index:.4f}"} <= set(cells)
+    assert set(names) <= set(cells)
+    assert "…" not in "".join(lines)
+    assert {"fno", "[unet]", "dpot_pretrain_"} <= set(cells)
+
+
+@pytest.mark.parametrize("columns", [100, 60, 40])
+def test_the_table_at_the_end_of_a_run_cuts_no_number(columns: int) -> None:
+    score = Score(step=0.98765, full=123.45678, first=1.0, frames=(1.0,))
+    common = {
+        "trajectories": 1,
+        "time_step": None,
+        "history": 1,
+        "scores": dict.fromkeys(("model", "persistence", "linear"), score),
+    }
+    seen = DatasetReport(title="shallow_water_radial_dam_break", zero_shot=False, **common)
+    report = Report(datasets=(seen, DatasetReport(title="two", zero_shot=True, **common)))
+    console = Console(width=columns, file=StringIO(), record=True)
+    for table in make_tables(report, console):
+        console.print(table)
+    text = console.export_text()
+    assert (text.count("0.9877"), text.count("123.4568")) == (6, 6)
+    assert "".join(word for word in text.split() if word in "shallow_water_radial_dam_break").startswith("shallow")
+    assert max(map(len, text.splitlines())) <= columns
+
+
+def test_one_thing_is_not_counted_in_the_plural() -> None:
+    assert [counted(1, name) for name in ("remark", "process", "axis")] == ["1 remark", "1 process", "1 axis"]
+    assert [counted(2, name) for name in ("remark", "process", "axis")] == ["2 remarks", "2 processes", "2 axes"]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "opframe").rglob("*.py")]
+    assert not [text for text in sources if re.search(r"[a-z]\((e?s)\)", text)]

@@ -296,7 +296,7 @@ def test_a_grid_that_the_network_does_not_take_is_refused_by_name_before_trainin
 def test_only_the_number_of_axes_of_data_that_are_not_resized_must_be_the_models(
     native: Path, catalog: Catalog
 ) -> None:
-    with pytest.raises(ConfigError, match=r"data.grid: \[16\] has 1 axes, but one is given on the grid \[16, 16\]"):
+    with pytest.raises(ConfigError, match=r"data.grid: \[16\] has 1 axis, but one is given on the grid \[16, 16\]"):
         assembly.open_sources(loaded(native, catalog, "data.grid=[16]"))
 
 

@@ -200,7 +200,8 @@ def test_a_field_that_toml_cannot_hold_takes_its_plugin_out_and_nobody_else(
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == 0
-    assert "odd" not in json.loads(json.dumps(json_schema(catalog)))["$defs"]["sampler"]["oneOf"]
+    offered = json_schema(catalog)["$defs"]["sampler"]["oneOf"]
+    assert "odd" not in {item["properties"]["type"]["const"] for item in offered}
     with pytest.raises(SystemExit) as ended:
         main(["check", str(experiment), "--set", "sampler.type=odd"])
     assert ended.value.code == 2

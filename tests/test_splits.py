@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opframe.data.arrays import Part
 from opframe.data.splits import Share, chosen, share
-from opframe_registry import Catalog, DataError, Dataset
+from opframe_registry import Catalog, DataError, Dataset, Split
 from support import waves, write_prepared
 
 
@@ -55,3 +55,25 @@ def test_a_folder_of_trajectories_is_not_trained_and_evaluated_on_the_same_ones(
     assert (test.read(0, 0, 3)[:, 0] == data[3, ..., 0].transpose(2, 0, 1)).all()
     with pytest.raises(DataError, match="holds training and test data; set 'test'"):
         catalog.get(Dataset, "prepared")(url=str(tmp_path)).build("train", Path())
+
+
+@pytest.mark.parametrize(
+    ("split", "train", "test", "have", "expected"),
+    [
+        ("train", None, 6, 6, "test = 6 leaves nothing for training; d.h5 holds 6 trajectories"),
+        ("test", 6, None, 6, "train = 6 leaves nothing for evaluation; d.h5 holds 6 trajectories"),
+        ("train", None, 9, 6, "test = 9, but d.h5 holds 6 trajectories"),
+        ("train", 9, 2, 6, "train = 9, but d.h5 holds 6 trajectories"),
+        ("train", 4, 3, 6, "train = 4 and test = 3 overlap; d.h5 holds 6 trajectories"),
+        ("train", 4, 2, 0, "d.h5 holds no trajectories"),
+        ("test", None, None, 0, "d.h5 holds no trajectories"),
+        ("test", None, 2, 1, "test = 2, but d.h5 holds 1 trajectory"),
+    ],
+)
+def test_what_is_complained_of_is_what_was_set(
+    catalog: Catalog, split: Split, train: int | None, test: int | None, have: int, expected: str
+) -> None:
+    component = catalog.get(Dataset, "prepared")(url="d.h5", train=train, test=test)
+    with pytest.raises(DataError) as error:
+        share(component, split, "d.h5", have, separate=False)
+    assert str(error.value) == f"prepared: {expected}"

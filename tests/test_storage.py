@@ -91,7 +91,7 @@ def test_names_stored_with_the_data_are_used_and_checked(catalog: Catalog, tmp_p
     assert (metadata.channels, metadata.predicted) == (("density", "mask"), ("density",))
     with pytest.raises(DataError, match=r"'densty' is not among .*did you mean 'density'"):
         prepared(catalog, url=str(path), predicted=("densty",))
-    with pytest.raises(DataError, match="1 channels named"):
+    with pytest.raises(DataError, match="1 channel named"):
         prepared(catalog, url=str(path), channels=("density",))
 
 

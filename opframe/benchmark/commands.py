@@ -65,7 +65,9 @@ def _bench(arguments: argparse.Namespace) -> int:
             copy=copy,
             rows=rows,
         )
-    console.print(findings.table())
+    for table in findings.tables(console):
+        console.print(table)
+    console.print(findings.ceilings(), highlight=False)
     console.print(findings.verdict(), highlight=False)
     if arguments.json:
         arguments.json.write_text(findings.to_json(), encoding="utf-8")

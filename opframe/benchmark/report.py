@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import asdict, frozen
+from rich.box import HEAVY_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from opframe.benchmark.rows import LOOP, STEP, Row
 from opframe.benchmark.timing import Spread
+from opframe.console import tables_that_fit
 
 _HEADINGS = ("", "time (quartiles)", "rate", "memory", "GFLOP/s", "GB/s")
 
@@ -45,18 +48,17 @@ class Findings:
         environment = {"title": self.title, "environment": self.environment}
         return json.dumps({**environment, "ceilings": ceilings, "rows": rows}, indent=1) + "\n"
 
-    def table(self) -> Table:
-        """The rows, one below the other."""
-        caption = (
+    def tables(self, console: Console) -> list[Table]:
+        """The rows, one below the other, in one table or several where the console is too narrow for one."""
+        title = f"{self.title}\n{self.environment}"
+        return tables_that_fit(console, title, _HEADINGS, [self._cells(row) for row in self.rows], box=HEAVY_HEAD)
+
+    def ceilings(self) -> str:
+        """What the machine can do at most, in words."""
+        return (
             f"measured ceilings: a product {self.product / 1e9:.0f} GFLOP/s, a copy {self.copy / 1e9:.1f} GB/s "
             "read and written"
         )
-        table = Table(title=f"{self.title}\n{self.environment}", caption=caption)
-        for heading in _HEADINGS:
-            table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading, overflow="fold")
-        for row in self.rows:
-            table.add_row(*self._cells(row))
-        return table
 
     def _cells(self, row: Row) -> list[str]:
         record, work = self.record(row), row.work

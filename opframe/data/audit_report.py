@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from opframe.console import counted, tables_that_fit
 from opframe.data.audit import Audit, Finding
 from opframe.files import write_atomically
 
@@ -24,7 +24,9 @@ LEGEND = "drift: last frame's mean less the first's, in standard deviations; gro
 def show(audits: Sequence[Audit], console: Console) -> None:
     """Print a table for each split, what was found in it, and the keys that leave bad trajectories out."""
     for found in audits:
-        console.print(_table(found))
+        title = f"{found.part.title} ({found.part.split}): {_numbers(found)}"
+        for table in tables_that_fit(console, title, _HEADINGS, channel_rows(found)):
+            console.print(table)
         for finding in found.findings[:_SHOWN]:
             colour = "red" if finding.bad else "yellow"
             mark = "bad   " if finding.bad else "remark"
@@ -39,14 +41,11 @@ def show(audits: Sequence[Audit], console: Console) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def _table(found: Audit) -> Table:
-    numbers = ", ".join(f"{value} {name}" for name, value in zip(_NUMBERS, _counts(found), strict=True) if value)
-    table = Table(title=f"{found.part.title} ({found.part.split}): {numbers}", title_justify="left", title_style="bold")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading == "channel" else "right", overflow="fold")
-    for row in channel_rows(found):
-        table.add_row(*row)
-    return table
+def _numbers(found: Audit, zeros: bool = False) -> str:
+    """How many trajectories there are of which kind, in words; those of which there are none if asked for."""
+    kept, left_out, bad, remarks = _counts(found)
+    words = [counted(kept, "trajectory"), f"{left_out} left out", f"{bad} bad", counted(remarks, "remark")]
+    return ", ".join(word for word, count in zip(words, _counts(found), strict=True) if count or zeros)
 
 
 def _counts(found: Audit) -> tuple[int, int, int, int]:
@@ -82,8 +81,8 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
     bad = sum(len(found.bad) for found in audits)
     total = sum(found.looked_at for found in audits)
     if not bad:
-        return [f"nothing bad in {total} trajectories"]
-    lines = [f"{bad} of {total} trajectories are bad"]
+        return [f"nothing bad in {counted(total, 'trajectory')}"]
+    lines = [f"{bad} of {counted(total, 'trajectory')} {'is' if bad == 1 else 'are'} bad"]
     for found in audits:
         if found.part.split == "train" and (found.bad or found.leaked):
             numbers = sorted({*found.bad, *found.leaked, *found.part.excluded})
@@ -115,9 +114,8 @@ def _record(found: Audit) -> dict[str, Any]:
 def _markdown(audits: Sequence[Audit]) -> str:
     lines = ["# Data check", "", *(f"- {line}" for line in verdict(audits))]
     for found in audits:
-        numbers = zip(_NUMBERS, _counts(found), strict=True)
         lines += ["", f"## {found.part.title} ({found.part.split})", ""]
-        lines += [", ".join(f"{value} {name}" for name, value in numbers), ""]
+        lines += [_numbers(found, zeros=True), ""]
         lines += [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *map(_line, channel_rows(found))]
         lines += ["", *map(_item, found.findings)] if found.findings else []
     return "\n".join([*lines, "", LEGEND, ""])

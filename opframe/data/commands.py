@@ -23,14 +23,15 @@ BAD = 2
 def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `data` and what it can do to the command line."""
     data = commands.add_parser("data", help="look at data, check them, pack them, measure how fast they are read")
-    actions = data.add_subparsers(required=True, metavar="ACTION")
+    data.set_defaults(group=data)
+    actions = data.add_subparsers(metavar="ACTION")
     info = actions.add_parser("info", help="what datasets are, or which component reads what lies at a path")
     info.add_argument("where", metavar="CONFIG_OR_PATH", help="a config (.toml), or a file, folder or URL of data")
     info.set_defaults(command=_info)
     check = actions.add_parser("check", help="look at every value of every trajectory")
     check.add_argument("config", type=Path)
     check.add_argument(
-        "--jobs", type=_positive, metavar="N", help="processes (default: one for each core, fewer for small data)"
+        "--jobs", type=positive, metavar="N", help="processes (default: one for each core, fewer for small data)"
     )
     check.add_argument("--out", type=Path, metavar="FOLDER", help="write check.md and check.json there")
     check.set_defaults(command=_check)
@@ -43,8 +44,8 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     pack.set_defaults(command=_pack)
     bench = actions.add_parser("bench", help="how fast training data are read")
     bench.add_argument("config", type=Path)
-    bench.add_argument("--samples", type=_positive, default=64, metavar="N", help="windows of a round (default: 64)")
-    bench.add_argument("--rounds", type=_positive, default=5, metavar="N", help="rounds, of which the median counts")
+    bench.add_argument("--samples", type=positive, default=64, metavar="N", help="windows of a round (default: 64)")
+    bench.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds, of which the median counts")
     bench.add_argument("--json", action="store_true", help="print JSON")
     bench.set_defaults(command=_bench)
     fetch = _add_fetch(actions)
@@ -69,7 +70,8 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of things that the command line is given."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
     return int(text)
@@ -142,7 +144,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     import attrs
 
     from opframe.console import Bar
-    from opframe.data.measuring import measure, rate_table
+    from opframe.data.measuring import measure, rate_tables
     from opframe.data.selection import prepare
     from opframe.experiment import load_experiment
 
@@ -154,7 +156,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([{**attrs.asdict(rate), "share": rate.share} for rate in rates], indent=1))
         return 0
-    console.print(rate_table(rates))
+    for table in rate_tables(rates, console):
+        console.print(table)
     console.print(
         "ceiling: of a dataset, as many bytes of its file read in sequence; of the mixture, its batches copied",
         style="dim",

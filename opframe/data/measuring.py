@@ -11,10 +11,12 @@ from statistics import median
 import numpy as np
 import torch
 from attrs import frozen
+from rich.box import HEAVY_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from opframe import assembly
-from opframe.console import Bar
+from opframe.console import Bar, tables_that_fit
 from opframe.data.arrays import ArrayTrajectories
 from opframe.data.chunks import read_stored_chunks
 from opframe.data.loading import batches, make_loader
@@ -202,8 +204,8 @@ def _copy_seconds(batch: Batch) -> float:
     return time.perf_counter() - began
 
 
-def rate_table(rates: Sequence[Rate]) -> Table:
-    """The rates as a table for people."""
+def rate_tables(rates: Sequence[Rate], console: Console) -> list[Table]:
+    """The rates as a table for people, or several where the console is too narrow for one."""
     columns: dict[str, Callable[[Rate], float | None]] = {
         "samples/s": lambda rate: rate.samples_per_second,
         "MB/s": lambda rate: rate.megabytes_per_second,
@@ -215,11 +217,9 @@ def rate_table(rates: Sequence[Rate]) -> Table:
         "ceiling MB/s": lambda rate: rate.ceiling,
     }
     shown = {name: value for name, value in columns.items() if any(value(rate) is not None for rate in rates)}
-    table = Table()
-    for heading in ("dataset", *shown, "reached"):
-        table.add_column(heading, justify="left" if heading == "dataset" else "right", overflow="fold")
+    rows = []
     for rate in rates:
         numbers = [value(rate) for value in shown.values()]
         cells = ["-" if number is None else f"{number:,.{0 if number >= 100 else 2}f}" for number in numbers]
-        table.add_row(rate.title, *cells, "-" if rate.share is None else f"{rate.share:.0%}")
-    return table
+        rows.append([rate.title, *cells, "-" if rate.share is None else f"{rate.share:.0%}"])
+    return tables_that_fit(console, "", ["dataset", *shown, "reached"], rows, box=HEAVY_HEAD)

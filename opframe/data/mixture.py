@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opframe.console import counted
 from opframe.data.normalization import Normalization
 from opframe.data.resizing import resize
 from opframe.settings import Resize
@@ -94,7 +95,7 @@ def excluded_of(component: Dataset, split: Split, have: int) -> tuple[int, ...]:
     if unknown:
         raise DataError(f"{title}: exclude names trajectory {unknown[0]}, but they are numbered 0 to {have - 1}")
     if len(excluded) == have:
-        raise DataError(f"{title}: exclude names all {have} trajectories; nothing is left to train on")
+        raise DataError(f"{title}: exclude names all {counted(have, 'trajectory')}; nothing is left to train on")
     return excluded
 
 
@@ -106,14 +107,15 @@ def open_source(
     excluded = excluded_of(component, split, metadata.trajectories)
     if metadata.frames < history + frames:
         raise DataError(
-            f"{component.title}: trajectories have {metadata.frames} frames, but a window takes {history + frames} "
-            f"({history} of history and {frames} to predict); lower data.history, objective.frames or its stride"
+            f"{component.title}: trajectories have {counted(metadata.frames, 'frame')}, but a window takes "
+            f"{history + frames} ({history} of history and {frames} to predict); lower data.history, "
+            "objective.frames or its stride"
         )
     rollout = component.rollout or metadata.frames - history
     if history + rollout > metadata.frames:
         raise DataError(
-            f"{component.title}: rollout = {rollout} after {history} frames of history takes {history + rollout} "
-            f"frames, but trajectories have {metadata.frames}"
+            f"{component.title}: rollout = {rollout} after {counted(history, 'frame')} of history takes "
+            f"{history + rollout} frames, but trajectories have {metadata.frames}"
         )
     return Source(
         title=component.title,
@@ -143,7 +145,7 @@ def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[
     widest = max(sources, key=lambda source: len(source.metadata.channels))
     if width is not None and width < len(widest.metadata.channels):
         raise ConfigError(
-            f"data.channels = {width}, but {widest.title} has {len(widest.metadata.channels)} channels: "
+            f"data.channels = {width}, but {widest.title} has {counted(len(widest.metadata.channels), 'channel')}: "
             f"{', '.join(widest.metadata.channels)}"
         )
     slots: list[dict[str, None]] = [{} for _ in range(width or len(widest.metadata.channels))]

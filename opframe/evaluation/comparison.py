@@ -11,9 +11,10 @@ from typing import Any
 
 from attrs import frozen
 from matplotlib.figure import Figure
-from rich import box
+from rich.console import Console
 from rich.table import Table
 
+from opframe.console import tables_that_fit
 from opframe.evaluation.figures import save
 from opframe.files import write_atomically
 from opframe_registry import RunError
@@ -78,17 +79,12 @@ def _errors(run: Finished, datasets: Iterable[str], forecast: str, measure: str)
     return [f"{run.scores[name][forecast][measure]:.4f}" if name in run.scores else "-" for name in datasets]
 
 
-def make_tables(runs: Sequence[Finished], by: str | None) -> list[Table]:
-    """For the console, one for each measure."""
+def make_tables(runs: Sequence[Finished], by: str | None, console: Console) -> list[Table]:
+    """For the console, a row for each dataset: for each measure one table, or more where it is too narrow for one."""
     tables = []
     for measure, words in _MEASURES.items():
-        head, *others = rows(runs, measure, by)
-        table = Table(title=f"L2RE, {words}", title_justify="left", box=box.SIMPLE_HEAD)
-        for index, name in enumerate(head):
-            table.add_column(name, justify="right" if index else "left")
-        for row in others:
-            table.add_row(*row)
-        tables.append(table)
+        head, *others = zip(*rows(runs, measure, by), strict=True)
+        tables += tables_that_fit(console, f"L2RE, {words}", ["dataset", *head[1:]], others)
     return tables
 
 

@@ -10,33 +10,29 @@ from pathlib import Path
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from opframe.console import tables_that_fit
 from opframe.data.mixture import Source
 from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
 from opframe.files import write_atomically
 
 _FORECASTS = ("model", "persistence", "linear")
+_MEASURES = ("one step", "roll-out")
 _COLUMNS = 5  # times shown of a roll-out
 
 
-def make_table(report: Report) -> Table:
-    """Both measures for the model and the two baselines, a row for each dataset."""
-    table = Table(title="L2RE on held-out trajectories", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("\ndataset", no_wrap=True)
-    for measure in ("one step", "roll-out"):
-        for name in ("model", "persist.", "linear"):
-            table.add_column(f"{measure}\n{name}", justify="right", no_wrap=True)
-    for zero_shot, rows in groupby(report.datasets, lambda item: item.zero_shot):
-        if zero_shot:
-            table.add_section()
-            table.add_row("zero-shot:")
-        for item in rows:
-            table.add_row(item.title, *_numbers(item))  # no room for the number of frames
-    return table
+def make_tables(report: Report, console: Console) -> list[Table]:
+    """Both measures for the model and the two baselines, a row for each dataset, as wide as the console."""
+    head = ["\ndataset", *(f"{measure}\n{name}" for measure in _MEASURES for name in ("model", "persist.", "linear"))]
+    rows: list[list[str]] = []
+    for zero_shot, items in groupby(report.datasets, lambda item: item.zero_shot):
+        rows += [["zero-shot:"]] if zero_shot else []
+        rows += [[item.title, *_numbers(item)] for item in items]  # no room for the number of frames
+    return tables_that_fit(console, "L2RE on held-out trajectories", head, rows)
 
 
 def _numbers(item: DatasetReport) -> list[str]:
@@ -62,7 +58,7 @@ def verdict(report: Report) -> list[str]:
 
 def write_report(folder: Path, title: str, report: Report, facts: Sequence[str]) -> None:
     """`report.md` and `report.json`: what was run, the table, what it means, and the figures."""
-    head = ["dataset", "frames", *(f"{measure}, {name}" for measure in ("one step", "roll-out") for name in _FORECASTS)]
+    head = ["dataset", "frames", *(f"{measure}, {name}" for measure in _MEASURES for name in _FORECASTS)]
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), "", "## L2RE on held-out trajectories", ""]
     lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * 6 + "|"]
     for item in report.datasets:

@@ -13,7 +13,8 @@ from opframe_registry import discover
 def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `weights` and what it can do to the command line."""
     weights = commands.add_parser("weights", help="import, export and look at trained weights")
-    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    weights.set_defaults(group=weights)
+    actions = weights.add_subparsers(metavar="ACTION")
     bring = actions.add_parser("import", help="make a weights folder of a published checkpoint")
     bring.add_argument("file", metavar="FILE", help="path or URL of a file that torch.save wrote")
     bring.add_argument("out", type=_new_folder, metavar="OUT", help="the new folder")

@@ -11,6 +11,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
+from opframe.console import counted
 from opframe.weights.location import WeightsError, local_copy, resolve
 from opframe.weights.normalization import without_numbers
 from opframe.weights.pretrained import (
@@ -102,7 +103,8 @@ def _notes(published: Published, file: File, filled: Mapping[str, Tensor], named
 def _fates(published: Published, file: File) -> str:
     """What became of the file's tensors, in one line."""
     fates = Counter(published.mapped.values())
-    return f"the file's {len(file.weights)} tensors: " + ", ".join(f"{count} {fate}" for fate, count in fates.items())
+    words = ", ".join(f"{count} {fate}" for fate, count in fates.items())
+    return f"the file's {counted(len(file.weights), 'tensor')}: {words}"
 
 
 def export_run(run: str, out: Path, catalog: Catalog, checkpoint: str = "latest") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from opframe.config import to_tables
+from opframe.console import counted
 from opframe.describe import default_in_words
 from opframe.model_size import model_size
 from opframe.weights.pretrained import Header, Pretrained, check_fit
@@ -35,7 +36,10 @@ def _parts(pretrained: Pretrained) -> list[str]:
     for name, weight in pretrained.weights.items():
         parts.setdefault(part_of(pretrained.header.backbone, name), []).append(weight.numel())
     wide = max(map(len, parts))
-    return [f"  {part:{wide}}  {len(counts):4} tensors, {sum(counts):,} numbers" for part, counts in parts.items()]
+    return [
+        f"  {part:{wide}}  {len(counts):4} {'tensor, ' if len(counts) == 1 else 'tensors,'} {sum(counts):,} numbers"
+        for part, counts in parts.items()
+    ]
 
 
 def _fields(header: Header) -> list[str]:
@@ -43,7 +47,7 @@ def _fields(header: Header) -> list[str]:
     datasets = [f"datasets: {', '.join(fields.datasets)}"] if fields.datasets else []
     return [
         f"channels: {', '.join(fields.channels)}",
-        f"grid {'x'.join(map(str, fields.grid))}, {fields.history} frames in, {fields.horizon} out",
+        f"grid {'x'.join(map(str, fields.grid))}, {counted(fields.history, 'frame')} in, {fields.horizon} out",
         *datasets,
     ]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from opframe.console import counted
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.data.splits import chosen, share
 from opframe.data.storage import each, find_files
@@ -65,7 +66,8 @@ def _lengths(component: ArrayDataset, stores: Stores, url: str, axes: str) -> di
     shape, dtype = tuple(array.shape), np.dtype(array.dtype)
     if len(shape) != len(axes):
         raise DataError(
-            f"{url}: {_named(component)} has shape {shape}, but axes = '{component.axes}' names {len(axes)} axes"
+            f"{url}: {_named(component)} has shape {shape}, but axes = "
+            f"'{component.axes}' names {counted(len(axes), 'axis')}"
         )
     if dtype.kind not in "fiub":
         raise DataError(f"{url}: {_named(component)} holds {dtype}, expected real numbers")
@@ -85,7 +87,9 @@ def _named(component: ArrayDataset) -> str:
 def _channels(component: ArrayDataset, url: str, count: int) -> tuple[str, ...]:
     channels = component.channels or tuple(f"c{index}" for index in range(count))
     if len(channels) != count:
-        raise DataError(f"{component.title}: {len(channels)} channels named {channels}, but {url} holds {count}")
+        raise DataError(
+            f"{component.title}: {counted(len(channels), 'channel')} named {channels}, but {url} holds {count}"
+        )
     return channels
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 from attrs import evolve, frozen
 
+from opframe.console import counted
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.data.splits import chosen, share
 from opframe.data.storage import find_dataset, find_files
@@ -126,7 +127,9 @@ def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], coun
     stored = tuple(str(name) for name in attributes.get("channels", [f"c{index}" for index in range(count)]))
     channels = component.channels or stored
     if len(channels) != count:
-        raise DataError(f"{component.title}: {len(channels)} channels named {channels}, but {url} holds {count}")
+        raise DataError(
+            f"{component.title}: {counted(len(channels), 'channel')} named {channels}, but {url} holds {count}"
+        )
     return channels
 
 
