@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from attrs import evolve, frozen
 from torch import nn
 
+from opframe import building
+from opframe.console import counted
 from opframe.data.grids import order_by_grid
 from opframe.data.loading import Plan, Windows
 from opframe.data.mixture import Source, channel_slots, open_source
@@ -37,7 +40,7 @@ def prepare_data(experiment: Experiment, progress: Progress) -> None:
     """Let every dataset make what it needs in the cache, and compute what they are normalised by. Raises DataError."""
     cache = Path(experiment.data.cache)
     for component in (*experiment.datasets, *experiment.zero_shot):
-        component.prepare(cache, progress)
+        building.prepare(component, cache, progress)
     if experiment.data.normalization == "dataset":
         train = _open(experiment, experiment.datasets, "train")
         for statistics in _statistics(experiment, train, _open(experiment, experiment.zero_shot, "test")):
@@ -68,10 +71,10 @@ def open_sources(experiment: Experiment) -> Sources:
 
 
 def _open(experiment: Experiment, components: Sequence[Dataset], split: Split) -> tuple[Source, ...]:
-    history, frames = experiment.data.history, experiment.objective.frames
+    history, frames = experiment.data.history, experiment.objective.frames if split == "train" else 1
     cache = Path(experiment.data.cache)
     opened = (
-        open_source(component, component.build(split, cache), history, frames if split == "train" else 1, split)
+        open_source(component, building.open_split(component, split, cache), history, frames, split)
         for component in components
     )
     return tuple(evolve(source, resize=experiment.data.resize) for source in opened)
@@ -98,8 +101,8 @@ def _check_fit(source: Source, fields: Fields) -> None:
     metadata = source.metadata
     if len(metadata.grid) != len(fields.grid):
         raise ConfigError(
-            f"data.grid: {list(fields.grid)} has {len(fields.grid)} axes, but {source.title} is given on the grid "
-            f"{list(metadata.grid)}"
+            f"data.grid: {list(fields.grid)} has {counted(len(fields.grid), 'axis')}, but {source.title} is given on "
+            f"the grid {list(metadata.grid)}"
         )
     if len(metadata.channels) > len(fields.channels):
         raise ConfigError(
@@ -111,7 +114,7 @@ def _check_fit(source: Source, fields: Fields) -> None:
 def build_backbone(experiment: Experiment, fields: Fields) -> nn.Module:
     """The network, with weights that depend on the seed alone."""
     torch.manual_seed(experiment.run.seed)
-    return experiment.backbone.build(fields)
+    return building.build_network(experiment.backbone, fields)
 
 
 @torch.no_grad()
@@ -153,7 +156,7 @@ def initialise(experiment: Experiment, backbone: nn.Module, sources: Sources, ca
 
 def build_loss(experiment: Experiment, fields: Fields) -> LossFunction:
     """The objective's loss function."""
-    return experiment.objective.build(fields)
+    return building.build_loss(experiment.objective, fields)
 
 
 def build_order(experiment: Experiment, sources: Sequence[Source]) -> Order:
@@ -161,18 +164,20 @@ def build_order(experiment: Experiment, sources: Sequence[Source]) -> Order:
     frames = experiment.data.history + experiment.objective.frames
     populations = [source.population(frames) for source in sources]
     if experiment.data.resize == "native":
-        return order_by_grid(experiment.sampler.build, populations, [source.metadata.grid for source in sources])
-    return experiment.sampler.build(populations)
+        build = partial(building.build_order, experiment.sampler)
+        return order_by_grid(build, populations, [source.metadata.grid for source in sources])
+    return building.build_order(experiment.sampler, populations)
 
 
 def build_optimizer(experiment: Experiment, backbone: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over all weights that are trained; the others are frozen. Raises ConfigError."""
-    return experiment.optimizer.build(parameter_groups(backbone, experiment.backbone.parts, experiment.parameters))
+    groups = parameter_groups(backbone, experiment.backbone.parts, experiment.parameters)
+    return building.build_optimizer(experiment.optimizer, groups)
 
 
 def build_schedule(experiment: Experiment, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate schedule over the experiment's steps."""
-    return experiment.schedule.build(optimizer, experiment.trainer.steps)
+    return building.build_schedule(experiment.schedule, optimizer, experiment.trainer.steps)
 
 
 def training_windows(experiment: Experiment, sources: Sources) -> Windows:
@@ -185,8 +190,8 @@ def check_shares(experiment: Experiment, processes: int) -> None:
     size, parts = experiment.data.batch_size, processes * experiment.trainer.accumulate
     if size % parts:
         raise ConfigError(
-            f"data.batch_size = {size} cannot be shared by {processes} processes x {experiment.trainer.accumulate} "
-            f"accumulated parts; {size // parts * parts + parts} could"
+            f"data.batch_size = {size} cannot be shared by {counted(processes, 'process')} x "
+            f"{experiment.trainer.accumulate} accumulated parts; {size // parts * parts + parts} could"
         )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from opframe import assembly
+from opframe import assembly, building
+from opframe.console import counted
 from opframe.data.mixture import left_out
 from opframe.settings import Experiment
 from opframe_registry import Catalog, DataError
@@ -24,8 +25,9 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     for source in (*sources.train, *sources.zero_shot):
         metadata = source.metadata
         console.print(
-            f"{source.title}: {metadata.trajectories} trajectories of {metadata.frames} frames, "
-            f"grid {'x'.join(map(str, metadata.grid))}, channels {', '.join(metadata.channels)}",
+            f"{source.title}: {counted(metadata.trajectories, 'trajectory')} of "
+            f"{counted(metadata.frames, 'frame')}, grid {'x'.join(map(str, metadata.grid))}, "
+            f"channels {', '.join(metadata.channels)}",
             highlight=False,
         )
     for line in left_out(sources.train):
@@ -49,7 +51,7 @@ def _missing(experiment: Experiment) -> list[str]:
     messages: dict[str, None] = {}
     for component in (*experiment.datasets, *experiment.zero_shot):
         try:
-            component.build("test", Path(experiment.data.cache))
+            building.open_split(component, "test", Path(experiment.data.cache))
         except DataError as error:
             messages[str(error)] = None
     return list(messages)

@@ -9,6 +9,7 @@ from attrs import Attribute, field, fields, frozen
 from attrs.validators import min_len
 from rich.console import Console
 
+from opframe import building
 from opframe.config import ProblemsError, make_converter
 from opframe.console import Preparation
 from opframe.data.mixture import Source, excluded_of
@@ -105,12 +106,12 @@ def prepare(components: Iterable[Dataset], cache: Path, console: Console) -> Non
     """Let the datasets make what they need, with a bar for each. Raises DataError."""
     with Preparation(console) as progress:
         for component in components:
-            component.prepare(cache, progress)
+            building.prepare(component, cache, progress)
 
 
 def open_part(component: Dataset, split: Split, selection: Selection) -> Part:
     """Open one split. Raises DataError."""
-    trajectories = component.build(split, selection.cache)
+    trajectories = building.open_split(component, split, selection.cache)
     return Part(
         component=component,
         split=split,

@@ -1,0 +1,113 @@
+"""Asking a component for its live object. What a plugin does wrong there is said in its name, without a traceback."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from opframe_registry import (
+    Backbone,
+    Component,
+    Dataset,
+    Fields,
+    LossFunction,
+    Metadata,
+    Objective,
+    OpframeError,
+    Optimizer,
+    Order,
+    PluginError,
+    Population,
+    Progress,
+    Sampler,
+    Schedule,
+    Split,
+    Trajectories,
+)
+
+
+@contextmanager
+def blamed(component: Component, method: str) -> Iterator[None]:
+    """Raises PluginError naming the component for what its method raises, except for what is written for people."""
+    try:
+        yield
+    except OpframeError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise PluginError(
+            f"{_named(component)}: {method} raised {words} ({place.filename}, line {place.lineno})"
+        ) from error
+
+
+def _named(component: Component) -> str:
+    return f"{component.kind} '{component.name}' of the plugin {type(component).__module__.partition('.')[0]}"
+
+
+def _expect(right: bool, component: Component, expected: str, got: Any) -> None:
+    if not right:
+        raise PluginError(f"{_named(component)}: build returned {type(got).__name__}; expected {expected}")
+
+
+def prepare(component: Dataset, cache: Path, progress: Progress) -> None:
+    """Let a dataset make what it needs. Raises DataError or PluginError."""
+    with blamed(component, "prepare"):
+        component.prepare(cache, progress)
+
+
+def open_split(component: Dataset, split: Split, cache: Path) -> Trajectories:
+    """Open one split of a dataset. Raises DataError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(split, cache)
+        metadata = getattr(made, "metadata", None)
+    right = isinstance(metadata, Metadata) and callable(getattr(made, "read", None))
+    _expect(right, component, "Trajectories, with 'metadata' and 'read'", made)
+    return made
+
+
+def build_network(component: Backbone, fields: Fields) -> nn.Module:
+    """The network with fresh weights. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(fields)
+    _expect(isinstance(made, nn.Module), component, "a torch.nn.Module", made)
+    return made
+
+
+def build_loss(component: Objective, fields: Fields) -> LossFunction:
+    """The loss function of an objective. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(fields)
+    _expect(callable(made), component, "a function of (backbone, batch)", made)
+    return made
+
+
+def build_order(component: Sampler, populations: Sequence[Population]) -> Order:
+    """The order of training windows. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(populations)
+    _expect(callable(made), component, "a function of (seed, step, size)", made)
+    return made
+
+
+def build_optimizer(component: Optimizer, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The torch optimizer. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(parameters)
+    _expect(isinstance(made, torch.optim.Optimizer), component, "a torch.optim.Optimizer", made)
+    return made
+
+
+def build_schedule(component: Schedule, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """The torch scheduler. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(optimizer, steps)
+    _expect(isinstance(made, LRScheduler), component, "a torch.optim.lr_scheduler.LRScheduler", made)
+    return made
