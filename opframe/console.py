@@ -21,7 +21,8 @@ _SECONDS = 10.0  # between the lines that a bar becomes where there is no termin
 
 def counted(count: int, one: str) -> str:
     """A number and what is counted, as `1 file` or `2 trajectories`."""
-    return f"{count} {one if count == 1 else _SEVERAL.get(one, one + 's')}"
+    *before, last = one.split(" ")
+    return " ".join([str(count), *before, last if count == 1 else _SEVERAL.get(last, last + "s")])
 
 
 def tables_that_fit(

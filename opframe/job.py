@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from opframe import assembly
 from opframe.checkpoint import Checkpoints, latest_step, read_mark, restore_state
 from opframe.console import Bar, Preparation, counted
+from opframe.data.extremes import extreme_window
 from opframe.data.loading import batches, make_loader
 from opframe.data.mixture import left_out
 from opframe.distributed import Processes, joined
@@ -176,6 +178,7 @@ def _train(
             evaluator=evaluator.limited(experiment.evaluation.trajectories),
             bar=bar,
             stop_at=stop_at,
+            suspect=partial(extreme_window, windows, plan),
             step=step,
         )
         try:

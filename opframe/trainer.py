@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
@@ -72,6 +72,9 @@ class Trainer:
     bar: Bar
     stop_at: int
     step: int = 0
+    suspect: Callable[[range], str | None] = lambda steps: None
+    """What in the data of some steps may explain a loss that is not finite, in words."""
+    _checked: int = field(default=0, init=False)
     _interrupted: bool = field(default=False, init=False)
     _losses: dict[str, Tensor] = field(factory=dict, init=False)
     _rate: float = field(default=0.0, init=False)
@@ -82,6 +85,7 @@ class Trainer:
     def train(self, batches: Iterator[Batch]) -> Outcome:
         """Train until the last step, a signal, or `stop_at`; the last state is always saved."""
         self._clock = (time.monotonic(), 0)
+        self._checked = self.step
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         training_mode(self.backbone)
         with self._signals():
@@ -154,10 +158,10 @@ class Trainer:
         if not all(torch.isfinite(value) for value in (*self._losses.values(), self._norm)):
             values = ", ".join(f"{name} = {float(value)}" for name, value in self._losses.items())
             latest = self.checkpoints.latest()
-            raise RunError(
-                f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}; lower "
-                f"optimizer.learning_rate or trainer.clip (last good checkpoint: {latest or 'none'})"
-            )
+            said = f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}"
+            why = self.suspect(range(self._checked, self.step)) or "lower optimizer.learning_rate or trainer.clip"
+            raise RunError(f"{said}; {why} (last good checkpoint: {latest or 'none'})")
+        self._checked = self.step
 
     def _autocast(self) -> torch.autocast:
         enabled = self.settings.precision == "bfloat16"

@@ -231,3 +231,17 @@ def test_one_thing_is_not_counted_in_the_plural() -> None:
     assert [counted(2, name) for name in ("remark", "process", "axis")] == ["2 remarks", "2 processes", "2 axes"]
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "opframe").rglob("*.py")]
     assert not [text for text in sources if re.search(r"[a-z]\((e?s)\)", text)]
+
+
+def test_a_loss_that_the_data_made_infinite_is_blamed_on_them(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = waves(6, 12, 16)
+    data[2, 3, 4, 7] = 1e30
+    write_prepared(experiment.parent / "one.h5", data)
+    said = words_of(capsys, "run", experiment, "--set", "trainer.steps=100", "--set", "datasets.1.weight=1e-6", code=2)
+    assert re.search(
+        r"training diverged by step \d+: .*; one: trajectory 2 reaches 1e\+30 in frame 7, channel 'c0'", said
+    )
+    assert "exclude = [2]" in said
+    assert "learning_rate" not in said

@@ -114,3 +114,30 @@ def test_a_model_that_loses_to_persistence_is_said_to() -> None:
     assert verdict(Report(datasets=(won, slow)))[-1] == "In the first frame alone, persistence is better on slow."
     assert verdict(Report(datasets=(lost,))) == ["The model does NOT beat persistence on lost."]
     assert verdict(Report(datasets=(won, tied, lost))) == ["The model does NOT beat persistence on tied, lost."]
+
+
+@attrs.frozen
+class Partly(Growing):
+    """Trajectory 3 is zero everywhere, trajectory 1 in its frame 5 alone, trajectory 4 beyond what can be squared."""
+
+    def read(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        frames = np.array(Growing().read(trajectory, start, stop))
+        if trajectory == 3:
+            frames[:, 0] = 0
+        if trajectory == 1 and start <= 5 < stop:
+            frames[5 - start, 0] = 0
+        return frames * np.float32(1e25) if trajectory == 4 else frames
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_truth_that_no_error_can_be_relative_to_is_named(limit: int | None) -> None:
+    source = Source(title="partly", weight=1.0, rollout=3, trajectories=Partly())
+    report = evaluator(sources=[source], limit=limit).evaluate(nn.Sequential(SumOfLastTwo(1)))
+    (remark,) = report.datasets[0].remarks
+    if limit:
+        assert "in frames of 1 test trajectory: 1 (1 of 3)." in remark
+    else:
+        assert remark.startswith("partly: the true 'u' is zero everywhere, or too large to be squared, in frames of ")
+        assert "3 test trajectories: 1 (1 of 3), 3 (3 of 3), 4 (3 of 3)." in remark
+    assert remark in verdict(report)
+    assert evaluator().evaluate(nn.Sequential(SumOfLastTwo(1))).datasets[0].remarks == ()

@@ -11,10 +11,15 @@ _TINY = 1e-8
 
 @frozen(kw_only=True)
 class Errors:
-    """Errors of a batch of roll-outs: `full` (B,) over space and time together, `frames` (B, T) frame by frame."""
+    """Errors of a batch of roll-outs: `full` (B,) over space and time together, `frames` (B, T) frame by frame.
+
+    `senseless` (B, T, C) marks the frames whose truth is zero everywhere or too large to be squared: an error relative
+    to it says nothing, and is in the means all the same.
+    """
 
     full: Tensor
     frames: Tensor
+    senseless: Tensor
 
 
 def relative_errors(prediction: Tensor, target: Tensor, mask: Tensor) -> Errors:
@@ -28,7 +33,8 @@ def relative_errors(prediction: Tensor, target: Tensor, mask: Tensor) -> Errors:
     counted = mask.flatten(1).any(1)
     frames = difference.sqrt() / (size.sqrt() + _TINY)
     full = difference.sum(1).sqrt() / (size.sum(1).sqrt() + _TINY)
-    return Errors(full=full[:, counted].mean(-1), frames=frames[:, :, counted].mean(-1))
+    senseless = ((size.sqrt() <= _TINY) | ~size.isfinite()) & counted
+    return Errors(full=full[:, counted].mean(-1), frames=frames[:, :, counted].mean(-1), senseless=senseless)
 
 
 def persistence(history: Tensor, frames: int) -> Tensor:

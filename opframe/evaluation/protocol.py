@@ -9,11 +9,14 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from opframe.console import counted
 from opframe.data.mixture import Source, evaluation_mask, read_frames
 from opframe.distributed import Processes
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
 from opframe.layers.derived import constant_weights
 from opframe_registry import Fields, Prediction
+
+_SHOWN = 5  # trajectories that a remark names
 
 Forecast = Callable[[Tensor, int], Tensor]
 """Maps a history (B, T_in, C, *grid) and a number of frames to (B, frames, C, *grid)."""
@@ -34,7 +37,8 @@ class Score:
 class DatasetReport:
     """The scores of one dataset, by name of the forecast: model, persistence, linear.
 
-    `recognised` is the fraction of trajectories that a backbone's classification head assigns to this dataset.
+    `recognised` is the fraction of trajectories that a backbone's classification head assigns to this dataset, and
+    `remarks` say where the truth is such that a relative error means nothing.
     """
 
     title: str
@@ -44,6 +48,7 @@ class DatasetReport:
     history: int
     scores: dict[str, Score]
     recognised: float | None = None
+    remarks: tuple[str, ...] = ()
 
     def beats_persistence(self) -> bool:
         """Whether the model is better in both measures."""
@@ -133,12 +138,14 @@ class Evaluator:
         count = min(source.metadata.trajectories, self.limit or source.metadata.trajectories)
         mask = evaluation_mask(source.metadata, source.seen(self.fields)).to(self.processes.device)
         sums = {name: torch.zeros(1 + source.rollout, dtype=torch.float64) for name in forecasts}
+        senseless = torch.zeros(count, len(self.fields.channels), dtype=torch.int32)  # frames of a trajectory's channel
         for trajectories in self._shares(count):
             history, future = self.read(source, trajectories)
             for name, forecast in forecasts.items():
                 predicted = self.run(forecast, history, source.rollout)
                 errors = relative_errors(source.physical(predicted), source.physical(future), mask)
                 sums[name] += torch.cat([errors.full[:, None], errors.frames], 1).sum(0).double().cpu()
+            senseless[list(trajectories)] = errors.senseless.sum(1, dtype=torch.int32).cpu()
         scores = {name: _score(self.processes.sum(total).cpu() / count) for name, total in sums.items()}
         return DatasetReport(
             title=source.title,
@@ -147,6 +154,7 @@ class Evaluator:
             time_step=source.metadata.time_step,
             history=self.fields.history,
             scores=scores,
+            remarks=_remarks(source, self.processes.sum(senseless).tolist()),
         )
 
     def _shares(self, count: int) -> Iterator[range]:
@@ -174,6 +182,23 @@ class Evaluator:
     def limited(self, limit: int | None) -> Evaluator:
         """The same on the first few trajectories of each dataset that is trained on."""
         return attrs.evolve(self, limit=limit, zero_shot=())
+
+
+def _remarks(source: Source, senseless: list[list[int]]) -> tuple[str, ...]:
+    """What to say of each channel of some of whose trajectories so many frames are zero everywhere, or too large."""
+    remarks = []
+    for index, channel in enumerate(source.metadata.channels):
+        counts = {source.number(number): counts[index] for number, counts in enumerate(senseless) if counts[index]}
+        if not counts:
+            continue
+        shown = ", ".join(f"{number} ({count} of {source.rollout})" for number, count in [*counts.items()][:_SHOWN])
+        more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+        remarks.append(
+            f"{source.title}: the true '{channel}' is zero everywhere, or too large to be squared, in frames of "
+            f"{counted(len(counts), 'test trajectory')}: {shown}{more}. A relative error says nothing there, and the "
+            "means above contain it."
+        )
+    return tuple(remarks)
 
 
 def _score(mean: Tensor) -> Score:

@@ -53,7 +53,7 @@ def verdict(report: Report) -> list[str]:
     known = [f"{item.title} {item.recognised:.0%}" for item in report.datasets if item.recognised is not None]
     if known:
         lines.append(f"Trajectories that the classification head assigns to their dataset: {', '.join(known)}.")
-    return lines
+    return [*lines, *(remark for item in report.datasets for remark in item.remarks)]
 
 
 def write_report(folder: Path, title: str, report: Report, facts: Sequence[str]) -> None:
