@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from attrs import frozen
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from opframe.console import counted
 from opframe_registry import (
     Backbone,
     Component,
@@ -30,6 +32,7 @@ from opframe_registry import (
     Schedule,
     Split,
     Trajectories,
+    Window,
 )
 
 
@@ -40,7 +43,7 @@ def blamed(component: Component, method: str) -> Iterator[None]:
         yield
     except OpframeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         words = f"{type(error).__name__}: {error}".rstrip(": ")
         raise PluginError(
@@ -89,12 +92,29 @@ def build_loss(component: Objective, fields: Fields) -> LossFunction:
     return made
 
 
+@frozen
+class _CheckedOrder:
+    """A sampler's order, which is asked for windows all the way through training."""
+
+    component: Sampler
+    order: Order
+
+    def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]:
+        """The windows of a global batch. Raises PluginError where there are more or fewer than asked for."""
+        with blamed(self.component, "its order"):
+            windows = self.order(seed, step, size)
+            count = len(windows)
+        if count != size:
+            raise PluginError(f"{_named(self.component)}: its order gave {counted(count, 'window')} of {size}")
+        return windows
+
+
 def build_order(component: Sampler, populations: Sequence[Population]) -> Order:
     """The order of training windows. Raises ConfigError or PluginError."""
     with blamed(component, "build"):
         made = component.build(populations)
     _expect(callable(made), component, "a function of (seed, step, size)", made)
-    return made
+    return _CheckedOrder(component, made)
 
 
 def build_optimizer(component: Optimizer, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:

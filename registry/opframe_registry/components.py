@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, gt, optional
+from attrs.validators import deep_iterable, ge, gt, lt, optional
 
 from opframe_registry.values import Adapted, Batch, Fields, Order, Population, Progress, Split, Trajectories
 
@@ -40,7 +41,9 @@ class Dataset(Component):
     revision: ClassVar[int] = 1
     """Raised when `prepare` comes to make other numbers from the same settings, so that old ones are not used."""
     label: str = field(default="", metadata={"help": "name in tables and figures (default: the type)"})
-    weight: float = field(default=1.0, validator=gt(0.0), metadata={"help": "relative weight in balanced sampling"})
+    weight: float = field(
+        default=1.0, validator=[gt(0.0), lt(inf)], metadata={"help": "relative weight in balanced sampling"}
+    )
     train: int | None = field(
         default=None, validator=optional(gt(0)), metadata={"help": "training trajectories used (default: all)"}
     )
@@ -183,7 +186,7 @@ class Optimizer(Component):
     """Updates the weights."""
 
     kind: ClassVar[str] = "optimizer"
-    learning_rate: float = field(default=1e-3, validator=ge(0.0), metadata={"help": "peak learning rate"})
+    learning_rate: float = field(default=1e-3, validator=[ge(0.0), lt(inf)], metadata={"help": "peak learning rate"})
 
     @abstractmethod
     def build(self, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
