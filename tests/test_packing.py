@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from opframe.assembly import open_sources
 from opframe.data import packed
+from opframe.data import packing as packing_module
 from opframe.data.mixture import read_frames
 from opframe.data.packing import Packing, pack, plan, tables
 from opframe.data.selection import load_selection, open_part, splits
@@ -210,6 +212,75 @@ def test_nothing_is_written_over(experiment: Path, catalog: Catalog) -> None:
     with pytest.raises(DataError, match=r"test.h5: exists and is no packed file"):
         pack_all(made)
     assert made[1].path.read_text() == "my thesis"
+
+
+def replace(path: Path, data: NDArray[np.float32]) -> None:
+    """Put another file in the place of one, which may be open."""
+    write_prepared(path.with_name("new.h5"), data).replace(path)
+
+
+def packed_values(packing: Packing) -> set[float]:
+    with h5py.File(packing.path) as file:
+        return set(np.unique(file["data"][:]).tolist())
+
+
+def test_a_file_whose_source_was_replaced_is_packed_anew_and_stays_until_that_is_done(
+    experiment: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = experiment.parent / "one.h5"
+    values = np.ones((6, 16, 16, 12, 1), "f4")
+    replace(source, values)
+    made = packings(experiment, catalog)[0]
+    pack(made, Console(quiet=True))
+    values[3, 2] = np.nan
+    replace(source, 4 * values)
+    with pytest.raises(DataError, match="one: trajectory 3 holds nan"):
+        pack(packings(experiment, catalog)[0], Console(width=20))
+    assert f"{made.path}: {source} has changed since it was packed; it is packed anew" in capsys.readouterr().out
+    assert packed_values(made) == {1.0}
+    replace(source, np.full_like(values, 4.0))
+    assert pack(packings(experiment, catalog)[0], Console(width=20))
+    assert f"{made.path}.partial: {source} has changed since it was packed; it is begun" in capsys.readouterr().out
+    assert packed_values(made) == {4.0}
+    assert not pack(packings(experiment, catalog)[0], Console())
+    assert capsys.readouterr().out == ""
+    replace(source, np.full((9, 16, 16, 12, 1), 5.0, "f4"))
+    assert pack(packings(experiment, catalog)[0], Console(quiet=True))
+    assert packed_values(made) == {5.0}
+
+
+def test_a_packed_file_that_names_no_sources_is_taken_unless_one_is_younger(
+    experiment: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = experiment.parent / "one.h5"
+    made = packings(experiment, catalog)[0]
+    pack(made, Console(quiet=True))
+    with h5py.File(made.path, "r+") as file:
+        del file["made_from"]
+    assert not pack(made, Console(width=20))
+    assert "does not say which files it was packed from; none on this machine is younger" in capsys.readouterr().out
+    replace(source, 4 * waves(6, 12, 16))
+    os.utime(source, ns=(1, made.path.stat().st_mtime_ns + 1))
+    assert pack(packings(experiment, catalog)[0], Console(quiet=True))
+    assert max(packed_values(made)) == 4.0
+
+
+def test_sources_that_change_while_they_are_packed_give_no_file(
+    experiment: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, made = experiment.parent / "one.h5", packings(experiment, catalog)[0]
+    verify = packing_module._verify
+
+    def verified(*words: object) -> object:
+        os.utime(source, ns=(1, 1))
+        return verify(*words)
+
+    monkeypatch.setattr(packing_module, "_verify", verified)
+    with pytest.raises(DataError, match=r"one\.h5 has changed while one \(train\) was packed"):
+        pack(made, Console(quiet=True))
+    assert not made.path.exists()
+    monkeypatch.undo()
+    assert pack(made, Console(quiet=True))
 
 
 def test_values_that_are_not_finite_are_not_packed(experiment: Path, catalog: Catalog) -> None:

@@ -37,7 +37,12 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     check.set_defaults(command=_check)
     pack = actions.add_parser("pack", help="write datasets in the order in which training reads them")
     pack.add_argument("config", type=Path)
-    pack.add_argument("folder", type=Path, metavar="DST", help="folder for the packed files; nothing is written over")
+    pack.add_argument(
+        "folder",
+        type=Path,
+        metavar="DST",
+        help="folder for the packed files; only those whose sources have changed are replaced",
+    )
     pack.add_argument("--only", action="append", default=[], metavar="LABEL", help="only this dataset; may be repeated")
     pack.add_argument("--resize", action="store_true", help="put training data on the grid of the config")
     pack.add_argument("--compress", choices=["gzip"], help="smaller and slower to read")

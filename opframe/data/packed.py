@@ -1,10 +1,11 @@
 """The file that packing makes: one HDF5 file of whole trajectories, in the order in which windows are read.
 
 `data` (N, T, C, *grid) is contiguous float32, so that a window is one run of bytes; its attributes say what the axes
-and channels are. Beside it lie `checksums` (N, 16), BLAKE2b of each trajectory's bytes, `statistics` of each channel
-and `parameters` of the equation. While it is being written it is called `.partial`, and a checksum of zeros says that
-a trajectory is not in it yet. Everything is allocated at once and then written as bytes in place: HDF5's own
-bookkeeping does not change any more, so that a kill at any moment leaves a file that can be continued.
+and channels are. Beside it lie `checksums` (N, 16), BLAKE2b of each trajectory's bytes, `statistics` of each channel,
+`parameters` of the equation, and `made_from`, what was asked for and which versions of files it was packed from. While
+it is being written it is called `.partial`, and a checksum of zeros says that a trajectory is not in it yet. Everything
+is allocated at once and then written as bytes in place: HDF5's own bookkeeping does not change any more, so that a kill
+at any moment leaves a file that can be continued.
 """
 
 from __future__ import annotations
@@ -25,11 +26,35 @@ from numpy.typing import NDArray
 
 from opframe.data.arrays import SPACE
 from opframe.data.moments import Moments
-from opframe_registry import DataError, Metadata
+from opframe_registry import DataError, Metadata, Stamp
 
 DIGEST = 16
 STATISTICS = ("mean", "std", "min", "max")
 _DESCRIBED = ("channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license", "split")
+
+
+@frozen(kw_only=True)
+class MadeFrom:
+    """What a file is packed from: `asked` is a digest of what was asked for, `files` are the stamps of its sources."""
+
+    asked: str
+    revision: int
+    files: Mapping[str, Stamp]
+
+    def since(self, earlier: MadeFrom) -> list[str]:
+        """The names of the files that are others than earlier, were not there then, or are gone."""
+        return sorted(name for name in {*self.files, *earlier.files} if self.files.get(name) != earlier.files.get(name))
+
+    def to_bytes(self) -> NDArray[np.uint8]:
+        """As it lies in a file."""
+        return np.frombuffer(json.dumps(attrs.asdict(self)).encode(), np.uint8)
+
+    @classmethod
+    def of(cls, content: NDArray[np.uint8]) -> MadeFrom:
+        """From what lies in a file. Raises ValueError, KeyError or TypeError."""
+        record = json.loads(content.tobytes())
+        files = {name: tuple(stamp) for name, stamp in record["files"].items()}
+        return cls(asked=record["asked"], revision=record["revision"], files=files)
 
 
 def shape(metadata: Metadata) -> tuple[int, ...]:
@@ -47,7 +72,7 @@ def little_endian(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, dtype="<f4")
 
 
-def create(path: Path, metadata: Metadata, fingerprint: str) -> None:
+def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom) -> None:
     """Allocate a file for all trajectories. Raises DataError if there is no room for it."""
     need, free = 4 * prod(shape(metadata)), shutil.disk_usage(path.parent).free
     if need > free:
@@ -61,6 +86,7 @@ def create(path: Path, metadata: Metadata, fingerprint: str) -> None:
             value = getattr(metadata, name)
             if value not in (None, "", ()):
                 data.attrs[name] = list(value) if isinstance(value, tuple) else value
+        file["made_from"] = made_from.to_bytes()
         file["checksums"] = np.zeros((metadata.trajectories, DIGEST), np.uint8)
         for name in STATISTICS:
             file[f"statistics/{name}"] = np.zeros(len(metadata.channels))
@@ -80,11 +106,15 @@ def _allocate(file: h5py.File, name: bytes, lengths: tuple[int, ...], type_: Any
 
 @frozen(kw_only=True)
 class Places:
-    """Where the arrays of a file begin, in bytes, and which trajectories it holds already."""
+    """Where the arrays of a file begin, in bytes, which trajectories it holds already, and what it was made from.
+
+    Files that were made before that was noted do not say it.
+    """
 
     offsets: Mapping[str, int]
     written: NDArray[np.bool_]
     fingerprint: str
+    made_from: MadeFrom | None
 
 
 def places(path: Path) -> Places:
@@ -95,9 +125,10 @@ def places(path: Path) -> Places:
             offsets = {name: file[name].id.get_offset() for name in names}
             written = file["checksums"][:].any(axis=1)
             fingerprint = str(file["data"].attrs["fingerprint"])
-    except (OSError, KeyError) as error:
+            made_from = MadeFrom.of(file["made_from"][:]) if "made_from" in file else None
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: exists and is no packed file ({error}); it is not written over") from error
-    return Places(offsets=offsets, written=written, fingerprint=fingerprint)
+    return Places(offsets=offsets, written=written, fingerprint=fingerprint, made_from=made_from)
 
 
 def put(file: BinaryIO, offset: int, values: NDArray[Any]) -> None:
@@ -115,10 +146,9 @@ def put_statistics(path: Path, found: Moments) -> None:
             put(file, offsets[f"statistics/{name}"], value.astype("<f8"))
 
 
-def fingerprint(settings: Mapping[str, Any], metadata: Metadata) -> str:
-    """Tells packings apart: what was asked for, and what the data said of themselves."""
-    record = json.dumps([settings, attrs.asdict(metadata)], sort_keys=True, default=str)
-    return blake2b(record.encode(), digest_size=DIGEST).hexdigest()
+def digest(record: Any) -> str:
+    """Tells records apart: of what was asked for, and of what the data said of themselves."""
+    return blake2b(json.dumps(record, sort_keys=True, default=str).encode(), digest_size=DIGEST).hexdigest()
 
 
 def compress(source: Path, target: Path) -> None:

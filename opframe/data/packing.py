@@ -23,9 +23,10 @@ from opframe.data.mixture import Source, check_finite
 from opframe.data.moments import Moments, moments
 from opframe.data.resizing import check_resize, resize
 from opframe.data.selection import Part
-from opframe_registry import ConfigError, DataError, Dataset, Metadata
+from opframe.data.stamps import stamps
+from opframe_registry import ConfigError, DataError, Dataset, Identity, Metadata
 
-_NOT_NUMBERS = {"label", "weight", "rollout"}  # keys that change neither which numbers are packed nor their order
+_SHOWN = 3  # names of files that have changed
 
 
 @frozen(kw_only=True)
@@ -58,11 +59,17 @@ class Packing:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with everything that changes the file."""
-        component = self.part.component
-        settings = attrs.asdict(component, filter=lambda attribute, _: attribute.name not in _NOT_NUMBERS)
-        asked = {"type": component.name, **settings, "split": self.part.split, "compressed": self.compressed}
-        return packed.fingerprint(asked, self.metadata)
+        """Changes with what is asked for, and with what the data say of themselves."""
+        return packed.digest([self._asked(self.part.component.identity()), attrs.asdict(self.metadata)])
+
+    def made_from(self) -> packed.MadeFrom:
+        """What the file is to be made from, as it is now."""
+        known = self.part.component.identity(stamps, (self.part.split,))
+        return packed.MadeFrom(asked=packed.digest(self._asked(known)), revision=known.revision, files=known.files)
+
+    def _asked(self, known: Identity) -> dict[str, Any]:
+        asked = {**known.numbers, **known.selection, "type": known.type}
+        return {**asked, "split": self.part.split, "compressed": self.compressed}
 
 
 def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, compressed: bool) -> list[Packing]:
@@ -99,29 +106,59 @@ def folder_name(component: Dataset) -> str:
 def pack(packing: Packing, console: Console) -> bool:
     """Write, verify and name one file; False if it was there already.
 
-    Goes on where a killed packing stopped. Raises DataError for a file that is something else, values that are not
-    finite, a full disk, and bytes that are read back otherwise than they were written.
+    Goes on where a killed packing stopped. A file whose sources have changed since is replaced, when the new one is
+    whole. Raises DataError for a file that is something else, values that are not finite, a full disk, bytes that are
+    read back otherwise than they were written, and sources that change meanwhile.
     """
     path, partial = packing.path, packing.path.with_name(packing.path.name + ".partial")
+    made_from = packing.made_from()
     if path.exists():
-        _same(packing, path)
-        return False
+        outdated = _outdated(packing, made_from, path, console)
+        if not outdated:
+            return False
+        _say(console, f"{path}: {outdated}; it is packed anew, and stays until that is done")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if partial.exists() and (outdated := _outdated(packing, made_from, partial, console)):
+            _say(console, f"{partial}: {outdated}; it is begun anew")
+            partial.unlink()
         if not partial.exists():
-            packed.create(partial, packing.metadata, packing.fingerprint)
-        _same(packing, partial)
+            packed.create(partial, packing.metadata, packing.fingerprint, made_from)
         _write(packing, partial, console)
         packed.put_statistics(partial, _verify(packing, partial, console))
+        if changed := packing.made_from().since(made_from):
+            raise DataError(f"{_listed(changed)} changed while {packing.what} was packed; the same command begins anew")
         _finish(packing, partial, console)
     except OSError as error:
         raise DataError(f"{partial}: cannot be written ({error}); the same command continues") from error
     return True
 
 
-def _same(packing: Packing, path: Path) -> None:
-    if packed.places(path).fingerprint != packing.fingerprint:
+def _outdated(packing: Packing, now: packed.MadeFrom, path: Path, console: Console) -> str:
+    """What has changed since a file was packed, in words, or nothing. Raises DataError if it is something else."""
+    places = packed.places(path)
+    then, same = places.made_from, places.fingerprint == packing.fingerprint
+    if (not same) if then is None else then.asked != now.asked:
         raise DataError(f"{path}: holds something else than {packing.what} would give; delete it or pack elsewhere")
+    if then is None:
+        packed_at = path.stat().st_mtime_ns
+        changed = [name for name, stamp in now.files.items() if isinstance(stamp[1], int) and stamp[1] > packed_at]
+        if not changed:
+            _say(console, f"{path}: does not say which files it was packed from; none on this machine is younger")
+    else:
+        changed = now.since(then)
+    if changed:
+        return f"{_listed(changed)} changed since it was packed"
+    return "" if same and (then is None or then.revision == now.revision) else "the dataset is read otherwise now"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return f"{', '.join([*names[:_SHOWN], *more])} {'has' if len(names) == 1 else 'have'}"
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def _write(packing: Packing, partial: Path, console: Console) -> None:

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from opframe.data.arrays import ArrayTrajectories, Part, Variable
+from opframe.data.stamps import stamps
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
-
-_NOT_PHYSICS = {"label", "weight", "train", "test", "exclude", "stride", "rollout"}
 
 
 class Solver(Protocol):
@@ -34,10 +33,13 @@ class Solver(Protocol):
 
 
 def solved_path(component: Dataset, split: Split, count: int, cache: Path) -> Path:
-    """Where a split is kept. The name carries a digest of everything that changes the numbers."""
-    settings = attrs.asdict(component, filter=lambda attribute, _: attribute.name not in _NOT_PHYSICS)
-    identity = json.dumps([settings, component.revision], sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    """Where a split is kept. The name carries a digest of everything that changes the numbers of a trajectory.
+
+    Which trajectories and frames are used changes none: those of a longer file begin with those of a shorter one.
+    """
+    known = component.identity(stamps)
+    changing = [known.numbers, known.revision, *([known.files] if known.files else [])]
+    digest = hashlib.sha256(json.dumps(changing, sort_keys=True).encode()).hexdigest()[:10]
     return cache / f"{component.name}-{digest}" / f"{split}-{count}.h5"
 
 

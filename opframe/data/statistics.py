@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -16,12 +17,12 @@ from attrs import frozen
 from opframe.data.mixture import Source, check_finite
 from opframe.data.moments import Moments, moments
 from opframe.data.normalization import Normalization
+from opframe.data.stamps import stamps
 from opframe.data.storage import is_local, local_path
 from opframe.files import write_atomically
-from opframe_registry import DataError, Dataset, Location, Progress, Split
+from opframe_registry import DataError, Dataset, Location, Progress, Split, Stamp
 
 _BLOCK = 64 * 2**20  # bytes of frames that are read at a time
-_WITHOUT_EFFECT = {"label", "weight", "rollout"}  # keys of a dataset that do not change what is averaged
 
 
 @frozen(kw_only=True)
@@ -33,14 +34,22 @@ class Statistics:
     frames: int
     cache: Path
 
+    @property
+    def known(self) -> bool:
+        """Whether the cache has them."""
+        return self._found(self._identity()) is not None
+
     def prepare(self, progress: Progress) -> None:
         """Compute them, unless the cache has them. Raises DataError where a value is not finite."""
-        path = self._path()
-        if path.exists():
+        identity = self._identity()
+        found, path = self._found(identity), self._path(identity)
+        if found is not None:
+            if found != path:  # from now on they are known to be of the files that are there now
+                os.replace(found, path)
             return
         total = self._moments(progress)
         numbers = attrs.asdict(normalization_of(total))
-        record = {**numbers, "channels": self.source.metadata.channels, "values": total.count, "of": self._identity()}
+        record = {**numbers, "channels": self.source.metadata.channels, "values": total.count, "of": identity}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(record, indent=1))
@@ -49,15 +58,15 @@ class Statistics:
 
     def read(self) -> Normalization:
         """What was computed. Raises DataError if it is not there."""
-        path = self._path()
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return Normalization(mean=tuple(record["mean"]), deviation=tuple(record["deviation"]))
-        except FileNotFoundError:
+        path = self._found(self._identity())
+        if path is None:
             raise DataError(
                 f"{self.source.title}: data.normalization = 'dataset', but the statistics of these data are not known "
                 "yet; 'opframe run' computes them"
-            ) from None
+            )
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return Normalization(mean=tuple(record["mean"]), deviation=tuple(record["deviation"]))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: cannot be read ({error}); delete it, and 'opframe run' makes it anew") from error
 
@@ -80,20 +89,33 @@ class Statistics:
             for start in range(0, self.frames, step):
                 yield trajectory, start, min(start + step, self.frames)
 
-    def _path(self) -> Path:
-        identity = json.dumps(self._identity(), sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    def _found(self, identity: Mapping[str, Any]) -> Path | None:
+        """The file that has them.
+
+        Before, only files that a setting names as a path had stamps. A file made then is taken if it is younger than
+        all local files are now; whether remote ones have changed since nobody can know.
+        """
+        path = self._path(identity)
+        if path.exists():
+            return path
+        earlier = self._path({**identity, "files": _named_files(self.component)})
+        if not earlier.exists():
+            return None
+        times = [stamp[1] for stamp in identity["files"].values() if isinstance(stamp[1], int)]
+        return earlier if earlier.stat().st_mtime_ns > max(times, default=0) else None
+
+    def _path(self, identity: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache / "statistics" / f"{self.component.name}-{digest}.json"
 
     def _identity(self) -> dict[str, Any]:
         """All that the numbers depend on: settings, what the data say of themselves, which frames, and the files."""
-        component, metadata = self.component, self.source.metadata
-        settings = attrs.asdict(component, filter=lambda attribute, _: attribute.name not in _WITHOUT_EFFECT)
+        known, metadata = self.component.identity(stamps), self.source.metadata
         return {
-            "settings": {**settings, "type": component.name, "revision": component.revision},
+            "settings": known.settings,
             "metadata": attrs.asdict(metadata, filter=lambda attribute, _: attribute.name != "parameters"),
             "frames": self.frames,
-            "files": _files(component),
+            "files": known.files,
         }
 
 
@@ -104,19 +126,15 @@ def normalization_of(total: Moments) -> Normalization:
     return Normalization(mean=tuple(total.mean.tolist()), deviation=tuple(deviation.tolist()))
 
 
-def _files(component: Dataset) -> dict[str, tuple[int, int]]:
-    """Size and time of change, in ns, of the local files that the settings name; of remote ones their URL must do."""
-    found: dict[str, tuple[int, int]] = {}
+def _named_files(component: Dataset) -> dict[str, Stamp]:
+    """The stamps that files of statistics were known by before: of local files, where a setting is a plain path."""
+    found: dict[str, Stamp] = {}
     hints = get_type_hints(type(component))
     for attribute in attrs.fields(type(component)):
         url = getattr(component, attribute.name)
         if hints[attribute.name] is not Location or not is_local(url):
             continue
         for path in {Path(local_path(url).replace("{split}", split)) for split in get_args(Split)}:
-            found |= {str(file): _stamp(file) for file in (path, *path.rglob("*")) if file.is_file()}
+            files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+            found |= {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
     return found
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns

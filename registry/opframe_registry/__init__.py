@@ -15,6 +15,7 @@ from opframe_registry.components import (
 from opframe_registry.discovery import API, Catalog, Plugin, did_you_mean, discover
 from opframe_registry.errors import ConfigError, DataError, OpframeError, PluginError, RunError
 from opframe_registry.hooks import hookimpl
+from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp
 from opframe_registry.values import (
     Adapted,
     Batch,
@@ -33,6 +34,8 @@ from opframe_registry.values import (
 __all__ = [
     "API",
     "KINDS",
+    "SELECTS",
+    "UNCHANGED",
     "Adapted",
     "Backbone",
     "Batch",
@@ -42,6 +45,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Fields",
+    "Identity",
     "Location",
     "LossFunction",
     "Metadata",
@@ -59,6 +63,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Split",
+    "Stamp",
     "Trajectories",
     "Window",
     "did_you_mean",

@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+import attrs
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, optional
 
+from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, locations, meaning
 from opframe_registry.values import Adapted, Batch, Fields, Order, Population, Progress, Split, Trajectories
 
 if TYPE_CHECKING:
@@ -35,37 +37,66 @@ class Component(ABC):  # noqa: B024 - each kind has its own build
 
 @frozen(kw_only=True)
 class Dataset(Component):
-    """A set of trajectories of one equation, split into training and test."""
+    """A set of trajectories of one equation, split into training and test.
+
+    A field changes the numbers that are read, unless its metadata say otherwise: `changes_numbers = False` leaves every
+    trajectory as it is, and with `selects = True` it says which of them, or of their frames, are used.
+    """
 
     kind: ClassVar[str] = "dataset"
     revision: ClassVar[int] = 1
     """Raised when `prepare` comes to make other numbers from the same settings, so that old ones are not used."""
-    label: str = field(default="", metadata={"help": "name in tables and figures (default: the type)"})
+    label: str = field(default="", metadata={"help": "name in tables and figures (default: the type)", **UNCHANGED})
     weight: float = field(
-        default=1.0, validator=[gt(0.0), lt(inf)], metadata={"help": "relative weight in balanced sampling"}
+        default=1.0,
+        validator=[gt(0.0), lt(inf)],
+        metadata={"help": "relative weight in balanced sampling", **UNCHANGED},
     )
     train: int | None = field(
-        default=None, validator=optional(gt(0)), metadata={"help": "training trajectories used (default: all)"}
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "training trajectories used (default: all)", **SELECTS},
     )
     test: int | None = field(
-        default=None, validator=optional(gt(0)), metadata={"help": "test trajectories used (default: all)"}
+        default=None, validator=optional(gt(0)), metadata={"help": "test trajectories used (default: all)", **SELECTS}
     )
     exclude: tuple[int, ...] = field(
         default=(),
         validator=deep_iterable(ge(0)),
-        metadata={"help": "training trajectories left out, by the numbers that `opframe data check` gives"},
+        metadata={
+            "help": "training trajectories left out, by the numbers that `opframe data check` gives",
+            **SELECTS,
+        },
     )
-    stride: int = field(default=1, validator=gt(0), metadata={"help": "use every n-th frame"})
+    stride: int = field(default=1, validator=gt(0), metadata={"help": "use every n-th frame", **SELECTS})
     rollout: int | None = field(
         default=None,
         validator=optional(gt(0)),
-        metadata={"help": "frames predicted in evaluation (default: all after the history)"},
+        metadata={"help": "frames predicted in evaluation (default: all after the history)", **UNCHANGED},
     )
 
     @property
     def title(self) -> str:
         """The name in tables, figures and messages."""
         return self.label or self.name
+
+    def identity(
+        self, stamps: Callable[[str], Mapping[str, Stamp]] | None = None, splits: Sequence[Split] = get_args(Split)
+    ) -> Identity:
+        """What the numbers depend on. `stamps` gives those of all files below a path or URL; None: files do not count.
+
+        A `{split}` in a path stands for each of the `splits`.
+        """
+        values = attrs.asdict(self)
+        said = {name: meaning(type(self), name) for name in values}
+        urls = {url.replace("{split}", split): None for url in locations(self) for split in splits}
+        return Identity(
+            type=self.name,
+            revision=self.revision,
+            numbers={name: value for name, value in values.items() if said[name].get("changes_numbers", True)},
+            selection={name: value for name, value in values.items() if said[name].get("selects", False)},
+            files={file: stamp for url in urls for file, stamp in (stamps(url) if stamps else {}).items()},
+        )
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Make what `build` needs (solve, download) under `cache`, once. Called in one process only."""
