@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -9,8 +10,10 @@ from rich.console import Console
 from opframe import assembly, building
 from opframe.console import counted
 from opframe.data.mixture import left_out
+from opframe.data.storage import is_local, local_path
 from opframe.settings import Experiment
-from opframe_registry import Catalog, DataError
+from opframe_registry import Catalog, DataError, Dataset
+from opframe_registry.identity import locations
 
 
 def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
@@ -47,11 +50,29 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
 
 
 def _missing(experiment: Experiment) -> list[str]:
-    """Why datasets cannot be opened, each once."""
+    """Why datasets cannot be opened yet, each once. Raises DataError for those whose files are there, and wrong."""
     messages: dict[str, None] = {}
+    wrong: dict[str, None] = {}
     for component in (*experiment.datasets, *experiment.zero_shot):
         try:
             building.open_split(component, "test", Path(experiment.data.cache))
         except DataError as error:
-            messages[str(error)] = None
+            (wrong if _is_there(component) else messages)[str(error)] = None
+    if wrong:
+        raise DataError("\n".join(wrong))
     return list(messages)
+
+
+def _is_there(component: Dataset) -> bool:
+    """Whether all that a dataset's settings name is there; what is on another machine is taken to be."""
+    places = [url.replace("{split}", "test") for url in locations(component)]
+    return bool(places) and all(not is_local(url) or _exists(Path(local_path(url))) for url in places)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file or folder is there, of a pattern the folder from which it begins."""
+    fixed = takewhile(lambda part: not set(part) & set("*?["), path.parts)
+    try:
+        return Path(*fixed).exists()
+    except (OSError, ValueError):  # a name that cannot be one
+        return True

@@ -17,6 +17,7 @@ import numpy as np
 from attrs import define, field, frozen
 from numpy.typing import NDArray
 
+from opframe.data.storage import explained, require_real
 from opframe.data.stores import Array, Stores
 from opframe_registry import DataError, Metadata
 
@@ -69,10 +70,8 @@ class ArrayTrajectories:
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) as (T, C, *grid) float32. Raises DataError."""
         url, number, wanted = self.place(trajectory, start, stop)
-        try:
+        with explained(url, f"trajectory {number} cannot be read; truncated or damaged?"):
             windows = self.stores.read(url, wanted)
-        except OSError as error:
-            raise DataError(f"{url}: trajectory {number} cannot be read; truncated? ({error})") from error
         blocks = [
             self._channels(np.asarray(window, dtype=np.float32), variable, stop - start)
             for window, variable in zip(windows, self.variables, strict=True)
@@ -121,6 +120,7 @@ class ArrayTrajectories:
                 f"{url}: '{path}' has shape {array.shape}, expected ({words}), axes {' '.join(variable.axes)}, "
                 f"as in {self.parts[0].url}"
             )
+        require_real(url, path, array.dtype)
 
 
 def _merged(window: NDArray[Any], axes: Sequence[str]) -> NDArray[Any]:

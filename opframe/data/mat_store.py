@@ -19,7 +19,7 @@ from opframe.data.matlab import MatVariable, pieces, variables
 from opframe.data.remote.cache import cache_folder, remote_cache
 from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.retries import redacted
-from opframe.data.storage import Versions, is_local, local_path, open_bytes
+from opframe.data.storage import NoArrayError, Versions, is_local, local_path, missing, open_bytes
 from opframe_registry import DataError, did_you_mean
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class MatStore:
         if path not in self._variables:
             names = list(self._variables)
             found = ", ".join(names) or "nothing"
-            raise DataError(f"{self._title}: has no array '{path}'{did_you_mean(path, names)}; found: {found}")
+            raise NoArrayError(f"{self._title}: {missing(path, 'array')}{did_you_mean(path, names)}; found: {found}")
         if path not in self._arrays:
             self._arrays[path] = self._map(self._variables[path])
         return self._arrays[path]

@@ -99,10 +99,23 @@ def excluded_of(component: Dataset, split: Split, have: int) -> tuple[int, ...]:
     return excluded
 
 
+def check_not_empty(component: Dataset, metadata: Metadata) -> None:
+    """Raises DataError where there is nothing in a trajectory."""
+    what = {"frames": metadata.frames, "channels": len(metadata.channels), "grid points": min(metadata.grid)}
+    for name, count in what.items():
+        if count < 1:
+            grid = "x".join(map(str, metadata.grid))
+            raise DataError(
+                f"{component.title}: there is nothing in its trajectories, which have no {name} "
+                f"(frames: {metadata.frames}, channels: {len(metadata.channels)}, grid: {grid})"
+            )
+
+
 def open_source(
     component: Dataset, trajectories: Trajectories, history: int, frames: int, split: Split = "test"
 ) -> Source:
     """Check that a dataset is long enough for the windows and the roll-out. Raises DataError."""
+    check_not_empty(component, trajectories.metadata)
     metadata = thinned(trajectories.metadata, component.stride)
     excluded = excluded_of(component, split, metadata.trajectories)
     if metadata.frames < history + frames:

@@ -24,7 +24,9 @@ from opframe.data.moments import Moments, moments
 from opframe.data.resizing import check_resize, resize
 from opframe.data.selection import Part
 from opframe.data.stamps import stamps
+from opframe.data.storage import is_local
 from opframe_registry import ConfigError, DataError, Dataset, Identity, Metadata
+from opframe_registry.identity import locations
 
 _SHOWN = 3  # names of files that have changed
 
@@ -124,7 +126,7 @@ def pack(packing: Packing, console: Console) -> bool:
             partial.unlink()
         if not partial.exists():
             packed.create(partial, packing.metadata, packing.fingerprint, made_from)
-        _write(packing, partial, console)
+        _write_all(packing, partial, console)
         packed.put_statistics(partial, _verify(packing, partial, console))
         if changed := packing.made_from().since(made_from):
             raise DataError(f"{_listed(changed)} changed while {packing.what} was packed; the same command begins anew")
@@ -159,6 +161,16 @@ def _listed(names: Sequence[str]) -> str:
 
 def _say(console: Console, words: str) -> None:
     console.print(words, highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_all(packing: Packing, partial: Path, console: Console) -> None:
+    """Write the trajectories; where files of this machine hold what cannot be packed, nothing is left to go on with."""
+    try:
+        _write(packing, partial, console)
+    except DataError:
+        if all(map(is_local, locations(packing.part.component))):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def _write(packing: Packing, partial: Path, console: Console) -> None:

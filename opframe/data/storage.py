@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from opframe.data.remote.cache import remote_cache
 from opframe.data.remote.file import RemoteFile
@@ -25,7 +28,15 @@ Versions = dict[str, Identity]
 """Which version of each remote file was opened, for all that is to read the same one."""
 
 _SHOWN = 12
+_REAL = "fiub"  # kinds of NumPy types that are real numbers
+_LIBRARIES = {"fsspec", "h5py", "hdf5plugin", "json", "numcodecs", "numpy", "scipy", "zarr"}
+NOT_HDF5 = "cannot be read as HDF5; truncated or not HDF5?"
+_EXTRAS = {"http": "cloud", "https": "cloud", "s3": "cloud", "s3a": "cloud", "hf": "hub"}
 _AT_ONCE = 16  # remote files whose headers are read at the same time: each is a few requests, one after the other
+
+
+class NoArrayError(DataError):
+    """A file can be read, but what is asked for is not in it."""
 
 
 def is_local(url: str) -> bool:
@@ -41,13 +52,24 @@ def local_path(url: str) -> str:
 def open_bytes(url: str, versions: Versions | None = None) -> BinaryIO:
     """Open a file for reading, of a remote one the version that was opened before. Raises DataError."""
     if not is_local(url):
+        require_filesystem(url)
         return reader(RemoteFile(url, remote_cache(), {} if versions is None else versions))
-    try:
+    with explained(url):
         return Path(local_path(url)).open("rb")
-    except FileNotFoundError as error:
-        raise DataError(f"{url}: no such file") from error
-    except OSError as error:
-        raise DataError(f"{url}: cannot be read ({error})") from error
+
+
+def require_filesystem(url: str) -> None:
+    """Raises DataError where the package that a protocol needs is not installed, naming it."""
+    protocol = url.split("://")[0].split("::")[0]
+    with suppress(ValueError):  # a protocol that fsspec does not know is named where it is opened
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as error:
+            extra = _EXTRAS.get(protocol)
+            way = f'; pip install "opframe[{extra}]"' if extra else ""
+            raise DataError(
+                f"{redacted(url)}: {protocol}:// needs a package that is not there ({error}){way}"
+            ) from error
 
 
 def each(action: Callable[[str], _Answer], urls: Iterable[str]) -> list[_Answer]:
@@ -62,7 +84,10 @@ def each(action: Callable[[str], _Answer], urls: Iterable[str]) -> list[_Answer]
 def find_files(folder: str, pattern: str) -> list[str]:
     """URLs of the files of a folder whose names match a glob pattern, from anything fsspec lists. Raises DataError."""
     with explained(folder):
+        require_filesystem(folder)
         filesystem, path = fsspec.core.url_to_fs(folder)
+        if is_local(folder) and filesystem.isfile(path):
+            raise DataError(f"{folder}: is a file, expected a folder")
         wanted = f"{path}/{pattern}"
         found = filesystem.glob(wanted) if is_local(folder) else tried_again(folder, lambda: _glob(filesystem, wanted))
         return [filesystem.unstrip_protocol(file) for file in found]
@@ -85,13 +110,53 @@ def tried_again(url: str, action: Callable[[], _Answer]) -> _Answer:
 
 
 def find_dataset(url: str, file: h5py.File, path: str) -> h5py.Dataset:
-    """A dataset of an open file. Raises DataError naming what is there instead."""
-    found = file.get(path)
+    """A dataset of real numbers in an open file. Raises DataError, or NoArrayError naming what is there instead."""
+    found = file.get(path) if path else None
     if not isinstance(found, h5py.Dataset):
         names = dataset_names(file)
         listed = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-        raise DataError(f"{url}: has no dataset '{path}'{did_you_mean(path, names)}; found: {listed or 'nothing'}")
+        what = f"'{path}' is a group, not a dataset" if isinstance(found, h5py.Group) else missing(path, "dataset")
+        raise NoArrayError(f"{url}: {what}{did_you_mean(path, names)}; found: {listed or 'nothing'}")
+    if found.shape is None:
+        raise DataError(f"{url}: '{path}' is an empty dataset without a shape")
+    require_real(url, path, found.dtype)
     return found
+
+
+def missing(path: str, kind: str) -> str:
+    """What to say of an array that is not there."""
+    return f"has no {kind} '{path}'" if path else f"holds {kind}s by name, and none is named"
+
+
+def require_real(url: str, path: str, dtype: np.dtype[Any]) -> None:
+    """Raises DataError unless the elements of an array are real numbers."""
+    if dtype.kind not in _REAL:
+        name = f"'{path}'" if path else "the array"
+        held = "other objects than numbers" if dtype.hasobject else str(dtype)
+        raise DataError(f"{url}: {name} holds {held}, expected real numbers")
+
+
+def require_filters(url: str, found: h5py.Dataset) -> None:
+    """Raises DataError where a dataset is stored with a filter that is not there, with the package that has it."""
+    properties = found.id.get_create_plist()
+    for number in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            import hdf5plugin  # noqa: F401  # registers its filters with HDF5
+        if not h5py.h5z.filter_avail(code):
+            what = f"filter {code} ({re.split('[:;]', name.decode(errors='replace'))[0]})"
+            raise DataError(f"{url}: '{found.name[1:]}' is stored with {what}; pip install \"opframe[filters]\"")
+
+
+def read_numbers(url: str, found: h5py.Dataset) -> NDArray[np.float64]:
+    """All values of a small dataset. Raises DataError where they are not real numbers."""
+    path = found.name[1:]
+    if found.shape is None:
+        return np.zeros(0)
+    require_real(url, path, found.dtype)
+    return np.asarray(found[()], np.float64)
 
 
 def dataset_names(group: h5py.Group, limit: int = 100) -> list[str]:
@@ -107,17 +172,49 @@ def dataset_names(group: h5py.Group, limit: int = 100) -> list[str]:
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Says of which file an error is: h5py and fsspec do not always."""
+def explained(url: str, complaint: str = "cannot be read") -> Iterator[None]:
+    """Says of which file an error is, which the libraries that read files do not always, after a `complaint`.
+
+    Their errors become DataErrors, of whatever kind they are: over a damaged file each fails in many ways. Mistakes of
+    this program's own go on.
+    """
     place = redacted(url)
     try:
         yield
-    except FileNotFoundError as error:
-        raise DataError(f"{place}: no such file") from error
-    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{place}: to read it takes more memory than there is ({error})") from error
+    except ImportError as error:  # the package of a protocol
         raise DataError(f"{place}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{place}: cannot be read as HDF5; truncated or not HDF5? ({error})") from error
+    except Exception as error:
+        if not isinstance(error, (OSError, ValueError)) and not _of_library(error):
+            raise
+        raise DataError(f"{place}: {_reason(error, complaint)}") from error
+
+
+def _of_library(error: Exception) -> bool:
+    """Whether it was a library that reads files in which an error came about."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES
+
+
+def _reason(error: Exception, complaint: str) -> str:
+    number = getattr(error, "errno", None)
+    if isinstance(error, FileNotFoundError) or number == errno.ENOENT:
+        return "no such file"
+    if number == errno.EISDIR:
+        return "is a folder, expected a file"
+    if number == errno.ENOTDIR:
+        return "no such file: part of the path is a file, where a folder is expected"
+    if number in (errno.EACCES, errno.EPERM):
+        return "may not be read by this user; change its permissions"
+    if isinstance(error, ValueError) and "rotocol not known" in str(error):
+        return str(error)
+    words = " ".join(str(error).split()) or type(error).__name__
+    return f"{complaint} ({words})"
 
 
 def is_hdf5(url: str, versions: Versions | None = None) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
 import h5py
 import numpy as np
@@ -20,9 +21,21 @@ from opframe.data.mat_store import MatStore
 from opframe.data.remote.cache import remote_cache
 from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.hdf5 import RemoteHdf5
-from opframe.data.remote.npy import RemoteNpy
+from opframe.data.remote.npy import RemoteNpy, read_header
 from opframe.data.remote.retries import redacted
-from opframe.data.storage import Versions, explained, find_dataset, is_hdf5, is_local, local_path, open_bytes
+from opframe.data.storage import (
+    NOT_HDF5,
+    NoArrayError,
+    Versions,
+    explained,
+    find_dataset,
+    is_hdf5,
+    is_local,
+    local_path,
+    open_bytes,
+    require_filesystem,
+    require_filters,
+)
 from opframe.data.zarr_store import ZarrStore
 from opframe_registry import DataError
 
@@ -58,7 +71,7 @@ class Hdf5Store:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        with explained(url):
+        with explained(url, NOT_HDF5):
             self._file = h5py.File(local_path(url), "r")
         self._bytes: NDArray[np.uint8] | None = None
         self._maps: dict[str, Array] = {}  # to find an array takes longer than to read a small window of it
@@ -66,9 +79,11 @@ class Hdf5Store:
     def array(self, path: str) -> Array:
         if path in self._maps:
             return self._maps[path]
-        found = find_dataset(self._url, self._file, path)
-        offset = found.id.get_offset()
-        if offset is None or found.dtype.hasobject:
+        with explained(self._url, NOT_HDF5):
+            found = find_dataset(self._url, self._file, path)
+            require_filters(self._url, found)
+            offset = found.id.get_offset()
+        if offset is None:
             array: Array = found  # not kept: as long as it is open, HDF5 keeps megabytes of what it has decoded
             return array
         while len(self._maps) >= _MAPS:
@@ -90,6 +105,19 @@ class Hdf5Store:
         self._file.close()
 
 
+def map_npy(url: str) -> Array:
+    """A memory map of the array of a local NumPy file. Raises DataError."""
+    path = Path(local_path(url))
+    with explained(url, "cannot be read as a NumPy file; truncated or not NumPy?"), path.open("rb") as file:
+        header = read_header(file)
+        if header.stop > path.stat().st_size:
+            raise DataError(f"{url}: shorter than its header says; truncated?")
+        if 0 in header.shape:  # of which there is nothing to map
+            return np.zeros(header.shape, header.dtype)
+        order: Literal["F", "C"] = "F" if header.turned else "C"
+        return np.memmap(file, header.dtype, "r", header.offset, header.shape, order)
+
+
 class FolderStore:
     """A folder of NumPy files, or one such file under the path ''.
 
@@ -101,6 +129,10 @@ class FolderStore:
         self._arrays: dict[str, Array] = {}
 
     def array(self, path: str) -> Array:
+        if path and self._url.lower().endswith(".npy"):
+            raise NoArrayError(
+                f"{redacted(self._url)}: has no array '{path}'; found: one array, to be read without a path"
+            )
         if path not in self._arrays:
             self._arrays[path] = self._open(f"{self._url}/{path}" if path else self._url)
         return self._arrays[path]
@@ -108,9 +140,7 @@ class FolderStore:
     def _open(self, url: str) -> Array:
         if not is_local(url):
             return RemoteNpy(RemoteFile(url, remote_cache(), self._versions))
-        with explained(url):
-            mapped: Array = np.load(local_path(url), mmap_mode="r", allow_pickle=False)
-            return mapped
+        return map_npy(url)
 
     def close(self) -> None:
         self._arrays = {}
@@ -121,6 +151,8 @@ def open_store(url: str, versions: Versions) -> Store:
 
     Of a remote file it is the version that `versions` names; one that is not yet there is added.
     """
+    if not is_local(url):
+        require_filesystem(url)
     suffix = url.rstrip("/").rsplit(".", 1)[-1].lower()
     if suffix == "zarr":
         return ZarrStore(url)
@@ -173,10 +205,11 @@ class Stores:
         one that reads headers and small arrays costs a handful of requests the first time, and one later.
         """
         title = redacted(url)
-        with explained(url):
+        with explained(url, NOT_HDF5):
             if is_local(url):  # closed again: an open file must not be there when a process forks
                 with h5py.File(local_path(url), "r") as file:
                     return question(title, file)
+            require_filesystem(url)
             store = self._kept(url, lambda: RemoteHdf5(url, remote_cache(), self.versions))
             if not isinstance(store, RemoteHdf5):
                 raise DataError(f"{title}: is not an HDF5 file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from opframe.data.remote.retries import redacted
-from opframe.data.storage import is_local, local_path
+from opframe.data.storage import NoArrayError, explained, is_local, local_path, missing
 from opframe_registry import DataError
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ class ZarrStore:
         try:
             import zarr
         except ImportError as error:
-            raise DataError(f"{title}: Zarr is read by the package zarr; pip install 'opframe[zarr]'") from error
+            raise DataError(f'{title}: Zarr is read by the package zarr; pip install "opframe[zarr]"') from error
         self._title = title
         self._arrays: dict[str, Array] = {}  # what an array is like is read once, not for every window
-        try:
-            place = local_path(url) if is_local(url) else zarr.storage.FsspecStore.from_url(url, read_only=True)
-            self._root = zarr.open(place, mode="r")
-        except FileNotFoundError as error:
-            raise DataError(f"{title}: no Zarr array or group is there") from error
-        except (ImportError, ValueError, OSError) as error:
-            raise DataError(f"{title}: cannot be read as Zarr ({error})") from error
+        with explained(url, "cannot be read as Zarr; damaged?"):
+            try:
+                place = local_path(url) if is_local(url) else zarr.storage.FsspecStore.from_url(url, read_only=True)
+                self._root = zarr.open(place, mode="r")
+            except FileNotFoundError as error:
+                raise DataError(f"{title}: no Zarr array or group is there") from error
 
     def array(self, path: str) -> Array:
         if path not in self._arrays:
-            self._arrays[path] = self._find(path)
+            with explained(self._title, "cannot be read as Zarr; damaged?"):
+                self._arrays[path] = self._find(path)
         return self._arrays[path]
 
     def _find(self, path: str) -> Array:
@@ -44,7 +44,7 @@ class ZarrStore:
         else:
             found = None if path else self._root
         if not isinstance(found, zarr.Array):
-            raise DataError(f"{self._title}: has no array '{path}'; found: {self._contents()}")
+            raise NoArrayError(f"{self._title}: {missing(path, 'array')}; found: {self._contents()}")
         return cast("Array", found)
 
     def _contents(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from opframe.console import counted
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.data.splits import chosen, share
-from opframe.data.storage import each, find_files
+from opframe.data.storage import NoArrayError, each, find_files, require_real
 from opframe.data.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
@@ -62,15 +62,17 @@ def _files(component: ArrayDataset, url: str) -> list[str]:
 
 def _lengths(component: ArrayDataset, stores: Stores, url: str, axes: str) -> dict[str, int]:
     """The length of each axis of a file's array; 1 where it has no axis c."""
-    array = stores.array(url, component.path)
-    shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+    try:
+        array = stores.array(url, component.path)
+    except NoArrayError as error:
+        raise DataError(f"{error}; the key 'path' says which one is read") from error
+    shape = tuple(array.shape)
     if len(shape) != len(axes):
         raise DataError(
             f"{url}: {_named(component)} has shape {shape}, but axes = "
             f"'{component.axes}' names {counted(len(axes), 'axis')}"
         )
-    if dtype.kind not in "fiub":
-        raise DataError(f"{url}: {_named(component)} holds {dtype}, expected real numbers")
+    require_real(url, component.path, np.dtype(array.dtype))
     for letter, length in zip(axes, shape, strict=True):
         if letter == "1" and length != 1:
             raise DataError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from opframe.data.storage import each, explained, find_files
+from opframe.data.storage import each, explained, find_files, require_real
 from opframe.data.stores import Stores
 from opframe_cfdbench import PROBLEMS
 from opframe_cfdbench.boundary import NEEDED
@@ -93,9 +93,11 @@ def _part(problem: str, count: int, part: Published) -> list[int]:
 
 
 def _open(url: str, problem: str, stores: Stores) -> Case:
-    shape = tuple(stores.array(url, "u.npy").shape)
-    if len(shape) != 3:
+    array = stores.array(url, "u.npy")
+    shape = tuple(array.shape)
+    if len(shape) != 3 or 0 in shape:
         raise DataError(f"{url}/u.npy: has shape {shape}, expected (T, Y, X)")
+    require_real(f"{url}/u.npy", "", array.dtype)
     parameters = _parameters(f"{url}/case.json", stores)
     if missing := [name for name in NEEDED[problem] if name not in parameters]:
         raise DataError(
@@ -106,7 +108,7 @@ def _open(url: str, problem: str, stores: Stores) -> Case:
 
 
 def _parameters(url: str, stores: Stores) -> dict[str, float]:
-    with explained(url):
+    with explained(url, "cannot be read as JSON"):
         found = json.loads(stores.content(url))
     if not isinstance(found, dict):
         raise DataError(f"{url}: expected a table of numbers, found {type(found).__name__}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from opframe.data.resizing import resize
 from opframe.data.splits import share
+from opframe.data.storage import require_real
 from opframe.data.stores import Stores
 from opframe_cfdbench.boundary import padded_grid, with_boundary
 from opframe_cfdbench.cases import Case, find_cases
@@ -63,6 +64,7 @@ class CasePieces:
         expected = (case.frames, *case.grid)
         if tuple(array.shape) != expected:
             raise DataError(f"{case.url}/{name}.npy: has shape {tuple(array.shape)}, expected {expected}, as in u.npy")
+        require_real(f"{case.url}/{name}.npy", "", array.dtype)
         return np.asarray(array[slice(low, high), slice(None), slice(None)], np.float32)
 
 

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from opframe.data.arrays import ArrayTrajectories, Part, Variable
 from opframe.data.splits import Share, chosen, share
-from opframe.data.storage import each, find_dataset, find_files
+from opframe.data.storage import each, find_dataset, find_files, read_numbers
 from opframe.data.stores import Stores
 from opframe_registry import DataError, Metadata, Split
 
@@ -93,10 +93,10 @@ def _describe_smoke(url: str, file: h5py.File, name: str) -> _SmokeFile:
     if len(shape) != 4 or len(set(shapes.values())) != 1:
         found = ", ".join(f"{channel} {value}" for channel, value in shapes.items())
         raise DataError(f"{url}: expected {', '.join(_SMOKE)} of one shape (N, T, X, Y) in '{name}'; found {found}")
-    buoyancy = _numbers(file, f"{name}/buo_y")
-    steps = [_numbers(file, f"{name}/{key}") for key in ("dx", "dy")]
+    buoyancy = _numbers(url, file, f"{name}/buo_y")
+    steps = [_numbers(url, file, f"{name}/{key}") for key in ("dx", "dy")]
     # Of the times in the files, `t` spreads the frames over one interval too few; `dt` is what was computed with.
-    time_steps = _numbers(file, f"{name}/dt")
+    time_steps = _numbers(url, file, f"{name}/dt")
     if len(buoyancy) not in (0, shape[0]):
         raise DataError(f"{url}: '{name}/buo_y' has {len(buoyancy)} values for {shape[0]} trajectories")
     return _SmokeFile(
@@ -109,12 +109,12 @@ def _describe_smoke(url: str, file: h5py.File, name: str) -> _SmokeFile:
     )
 
 
-def _numbers(file: h5py.File, path: str) -> tuple[float, ...]:
+def _numbers(url: str, file: h5py.File, path: str) -> tuple[float, ...]:
     """The values of a dataset in one row; none where there is no such dataset."""
     found = file.get(path)
     if not isinstance(found, h5py.Dataset):
         return ()
-    return tuple(float(value) for value in np.ravel(found[()]))
+    return tuple(np.ravel(read_numbers(url, found)).tolist())
 
 
 def _shortened(values: Sequence[float]) -> tuple[float, ...]:
@@ -145,7 +145,7 @@ def _describe_sphere(url: str, file: h5py.File, part: Share) -> Metadata:
         channels=tuple(_SPHERE),
         predicted=tuple(_SPHERE),
         boundary="sphere",
-        time_step=_even_step(_numbers(file, "time")),
+        time_step=_even_step(_numbers(url, file, "time")),
         source="PDEArena, shallow water on the sphere (Gupta and Brandstetter, 2022)",
         license="MIT",
         units=tuple(_unit(item.attrs.get("units", "")) for item in found.values()),

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import field, frozen
 
 from opframe.data.arrays import SPACE, Variable
-from opframe.data.storage import dataset_names, find_dataset, is_local
+from opframe.data.storage import dataset_names, find_dataset, is_local, require_real
 from opframe_pdebench.equations import (
     GROUPED,
     GroupedEquation,
@@ -80,7 +80,7 @@ def describe(url: str, file: h5py.File) -> Layout:
 
 
 def _compressible(url: str, file: h5py.File) -> Layout:
-    shape = file["Vx"].shape
+    shape = find_dataset(url, file, "Vx").shape
     if not 3 <= len(shape) <= 5:
         raise DataError(f"{url}: 'Vx' has shape {shape}; expected (N, T, X), (N, T, X, Y) or (N, T, X, Y, Z)")
     arrays = _COMPRESSIBLE[len(shape) - 2]
@@ -89,8 +89,9 @@ def _compressible(url: str, file: h5py.File) -> Layout:
             raise DataError(
                 f"{url}: has no '{name}'; compressible flow in {len(shape) - 2} dimensions has {', '.join(arrays)}"
             )
-        if file[name].shape != shape:
-            raise DataError(f"{url}: '{name}' has shape {file[name].shape}, expected {shape} as 'Vx'")
+        found = find_dataset(url, file, name).shape
+        if found != shape:
+            raise DataError(f"{url}: '{name}' has shape {found}, expected {shape} as 'Vx'")
     axes = "nt" + SPACE[: len(shape) - 2]
     return Layout(
         equation="compressible Navier–Stokes",
@@ -102,17 +103,18 @@ def _compressible(url: str, file: h5py.File) -> Layout:
             for name in arrays
         ),
         boundary=compressible_boundary(url),
-        time_step=_step(file, "t-coordinate", shape[1]),
-        spacing=_spacing(file, "{}-coordinate", shape[2:]),
+        time_step=_step(url, file, "t-coordinate", shape[1]),
+        spacing=_spacing(url, file, "{}-coordinate", shape[2:]),
         parameters=attribute_parameters(url, file.attrs),
     )
 
 
 def _tensor(url: str, file: h5py.File) -> Layout:
-    shape, steady = file["tensor"].shape, "nu" in file
-    if steady and (len(shape) != 4 or shape[1] != 1 or file["nu"].shape != (shape[0], *shape[2:])):
+    shape, steady = find_dataset(url, file, "tensor").shape, "nu" in file
+    coefficients = find_dataset(url, file, "nu").shape if steady else ()
+    if steady and (len(shape) != 4 or shape[1] != 1 or coefficients != (shape[0], *shape[2:])):
         raise DataError(
-            f"{url}: 'tensor' and 'nu' have shapes {shape} and {file['nu'].shape}; expected (N, 1, X, Y) and (N, X, Y)"
+            f"{url}: 'tensor' and 'nu' have shapes {shape} and {coefficients}; expected (N, 1, X, Y) and (N, X, Y)"
         )
     if not steady and len(shape) != 3:
         raise DataError(f"{url}: 'tensor' has shape {shape}; expected (N, T, X), or (N, 1, X, Y) with 'nu' (N, X, Y)")
@@ -129,16 +131,16 @@ def _tensor(url: str, file: h5py.File) -> Layout:
         quantities=(coefficient, solution) if steady else (solution,),
         steady=steady,
         boundary=boundary,
-        time_step=None if steady else _step(file, "t-coordinate", shape[1]),
-        spacing=_spacing(file, "{}-coordinate", shape[2:]),
+        time_step=None if steady else _step(url, file, "t-coordinate", shape[1]),
+        spacing=_spacing(url, file, "{}-coordinate", shape[2:]),
         parameters=parameters,
     )
 
 
 def _incompressible(url: str, file: h5py.File) -> Layout:
-    velocity, particles, force = (file[name].shape for name in ("velocity", "particles", "force"))
+    velocity, particles, force = (find_dataset(url, file, name).shape for name in ("velocity", "particles", "force"))
     components = len(velocity) - 3
-    expected = (*velocity[:-1], 1), (velocity[0], *velocity[2:])
+    expected = (*velocity[:-1], 1), (*velocity[:1], *velocity[2:])
     if components not in (2, 3) or velocity[-1] != components or (particles, force) != expected:
         raise DataError(
             f"{url}: 'velocity', 'particles' and 'force' have shapes {velocity}, {particles} and {force}; "
@@ -158,7 +160,7 @@ def _incompressible(url: str, file: h5py.File) -> Layout:
             _vector("force", constant, [f"force_{axis}" for axis in space], input_only=True),
         ),
         boundary="no slip",
-        time_step=_step(file, "t", velocity[1]),
+        time_step=_step(url, file, "t", velocity[1]),
         parameters={} if viscosity is None else {"viscosity": (viscosity,)},
     )
 
@@ -186,8 +188,8 @@ def _groups(url: str, file: h5py.File) -> Layout:
         grid=grid,
         quantities=(_vector("{n:04d}/data", f"t{SPACE[: len(grid)]}c", names),),
         boundary=equation.boundary,
-        time_step=_step(group, "grid/t", shape[0]),
-        spacing=_spacing(group, "grid/{}", grid),
+        time_step=_step(url, group, "grid/t", shape[0]),
+        spacing=_spacing(url, group, "grid/{}", grid),
         parameters=_group_parameters(equation, file, numbers, is_local(url)),
     )
 
@@ -223,21 +225,22 @@ def _group_parameters(
     return found
 
 
-def _spacing(file: h5py.Group, pattern: str, grid: tuple[int, ...]) -> tuple[float, ...] | None:
-    steps = [_step(file, pattern.format(axis), size) for axis, size in zip(SPACE, grid, strict=False)]
+def _spacing(url: str, file: h5py.Group, pattern: str, grid: tuple[int, ...]) -> tuple[float, ...] | None:
+    steps = [_step(url, file, pattern.format(axis), size) for axis, size in zip(SPACE, grid, strict=False)]
     known = tuple(step for step in steps if step is not None)
     return known if len(known) == len(grid) else None
 
 
-def _step(file: h5py.Group, path: str, count: int) -> float | None:
+def _step(url: str, file: h5py.Group, path: str, count: int) -> float | None:
     """Distance of the `count` values of a coordinate; None if they are not there or not equidistant.
 
     PDEBench's times may have an entry too many. They may be stored for each trajectory; then the first ones count.
     """
     stored: Any = file.get(path)
-    if not isinstance(stored, h5py.Dataset) or count < 2 or stored.shape[-1] < count:
+    if not isinstance(stored, h5py.Dataset) or count < 2 or stored.ndim == 0 or stored.shape[-1] < count:
         return None
-    values = np.asarray(stored[...] if stored.ndim == 1 else stored[0], np.float64)[:count]
+    require_real(url, stored.name[1:], stored.dtype)
+    values = np.asarray(stored[...] if stored.ndim == 1 else stored[(0,) * (stored.ndim - 1)], np.float64)[:count]
     step = (values[-1] - values[0]) / (count - 1)
     # Single precision has six digits to give.
     return float(f"{step:.6g}") if step > 0 and np.allclose(np.diff(values), step, rtol=1e-2) else None

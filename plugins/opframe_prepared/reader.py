@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 from attrs import evolve, frozen
 
 from opframe.console import counted
 from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.data.splits import chosen, share
-from opframe.data.storage import find_dataset, find_files
+from opframe.data.storage import NoArrayError, find_dataset, find_files, read_numbers
 from opframe.data.stores import Stores
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
@@ -62,8 +63,19 @@ def _folder(component: Prepared, url: str) -> list[str]:
 
 def _look_into(url: str, file: h5py.File) -> Stored:
     """Raises DataError naming what is there instead of `data`."""
-    data = find_dataset(url, file, "data")
-    parameters = {name: tuple(map(float, values[:])) for name, values in file.get("parameters", {}).items()}
+    try:
+        data = find_dataset(url, file, "data")
+    except NoArrayError as error:
+        raise DataError(
+            f"{error}; this layout has 'data' alone, type = \"array\" reads any by its key 'path'"
+        ) from None
+    group = file.get("parameters")
+    named = group.items() if isinstance(group, h5py.Group) else ()
+    parameters = {
+        name: tuple(np.ravel(read_numbers(url, found)).tolist())
+        for name, found in named
+        if isinstance(found, h5py.Dataset)
+    }
     return Stored(shape=data.shape, attributes=dict(data.attrs), parameters=parameters)
 
 
@@ -72,19 +84,20 @@ def _describe(component: Prepared, files: list[str], found: Stored, single: bool
     axes = _stored_axes(files[0], found, single) if "axes" in attributes else _axes(component, files[0], found, single)
     lengths = dict(zip(axes, found.shape, strict=True))
     channels = _channels(component, files[0], attributes, lengths.get("c", 1))
-    spacing = attributes.get("spacing")
+    grid = tuple(lengths[axis] for axis in SPACE if axis in lengths)
+    [time_step] = _numbers(files[0], attributes, "time_step", 1) or (None,)
     metadata = Metadata(
         trajectories=lengths.get("n", len(files)),
         frames=lengths["t"],
-        grid=tuple(lengths[axis] for axis in SPACE if axis in lengths),
+        grid=grid,
         channels=channels,
-        predicted=_predicted(component, attributes, channels),
+        predicted=_predicted(component, files[0], attributes, channels),
         boundary=str(attributes.get("boundary", "unknown")),
-        time_step=float(attributes["time_step"]) if "time_step" in attributes else None,
+        time_step=time_step,
         source=str(attributes.get("source", "")),
         license=str(attributes.get("license", "")),
-        units=tuple(str(unit) for unit in attributes.get("units", ())),
-        spacing=None if spacing is None else tuple(float(step) for step in spacing),
+        units=_names(files[0], attributes, "units"),
+        spacing=_numbers(files[0], attributes, "spacing", len(grid)) or None,
     )
     return metadata, Variable(path="data", axes=axes, channels=len(channels))
 
@@ -124,7 +137,7 @@ def _parameters(found: Stored, first: int, count: int, have: int) -> dict[str, t
 
 
 def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    stored = tuple(str(name) for name in attributes.get("channels", [f"c{index}" for index in range(count)]))
+    stored = _names(url, attributes, "channels") or tuple(f"c{index}" for index in range(count))
     channels = component.channels or stored
     if len(channels) != count:
         raise DataError(
@@ -133,8 +146,28 @@ def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], coun
     return channels
 
 
-def _predicted(component: Prepared, attributes: Mapping[str, Any], channels: tuple[str, ...]) -> tuple[str, ...]:
-    predicted = component.predicted or tuple(str(name) for name in attributes.get("predicted", channels))
+def _names(url: str, attributes: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of names in an attribute of `data`; none where it is not there. Raises DataError for anything else."""
+    found = np.asarray(attributes.get(key, ()), dtype=object)
+    if found.ndim != 1 or not all(isinstance(name, (str, bytes)) for name in found):
+        raise DataError(f"{url}: says of 'data' that its {key} are {attributes[key]!r}; expected a list of names")
+    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in found)
+
+
+def _numbers(url: str, attributes: Mapping[str, Any], key: str, count: int) -> tuple[float, ...]:
+    """Numbers in an attribute of `data`; none where it is not there. Raises DataError for others than `count`."""
+    if key not in attributes:
+        return ()
+    found, words = np.ravel(attributes[key]), "a number" if count == 1 else f"{count} numbers"
+    if found.dtype.kind not in "fiu" or len(found) != count:
+        raise DataError(f"{url}: says of 'data' that its {key} is {attributes[key]!r}; expected {words}")
+    return tuple(float(value) for value in found)
+
+
+def _predicted(
+    component: Prepared, url: str, attributes: Mapping[str, Any], channels: tuple[str, ...]
+) -> tuple[str, ...]:
+    predicted = component.predicted or _names(url, attributes, "predicted") or channels
     for name in predicted:
         if name not in channels:
             raise DataError(

@@ -11,7 +11,7 @@ import numpy as np
 from attrs import frozen
 
 from opframe.data.arrays import SPACE, Variable
-from opframe.data.storage import dataset_names
+from opframe.data.storage import dataset_names, find_dataset, read_numbers
 from opframe_registry import DataError
 
 _ORDERS = {"t0_fields": 0, "t1_fields": 1, "t2_fields": 2}
@@ -64,9 +64,9 @@ def describe(url: str, file: h5py.File) -> Description:
         # What is predicted comes first, so that datasets share the first slots of the channel axis.
         fields=tuple(sorted(fields, key=lambda item: not item.predicted)),
         boundary=_boundary(file, axes),
-        time_step=_even_step(dimensions.get("time")),
-        spacing=_spacing(dimensions, axes),
-        parameters=_parameters(file, lengths["n"]),
+        time_step=_even_step(url, dimensions.get("time")),
+        spacing=_spacing(url, dimensions, axes),
+        parameters=_parameters(url, file, lengths["n"]),
     )
 
 
@@ -75,10 +75,10 @@ def _fields(url: str, file: h5py.File, axes: tuple[str, ...]) -> Iterator[FieldA
         if not isinstance(file.get(group), h5py.Group):
             continue
         for name in _words(file[group].attrs.get("field_names")):
-            found = file[group].get(name)
-            if not isinstance(found, h5py.Dataset):
-                raise DataError(f"{url}: '{group}' names the field '{name}', but there is no '{group}/{name}'")
-            yield _field(url, found, f"{group}/{name}", name, order, axes)
+            path = f"{group}/{name}"
+            if not isinstance(file.get(path), h5py.Dataset):
+                raise DataError(f"{url}: '{group}' names the field '{name}', but there is no '{path}'")
+            yield _field(url, find_dataset(url, file, path), path, name, order, axes)
 
 
 def _field(url: str, found: h5py.Dataset, path: str, name: str, order: int, axes: tuple[str, ...]) -> FieldArray:
@@ -132,21 +132,21 @@ def _boundary(file: h5py.File, axes: tuple[str, ...]) -> str:
     return alike.pop() if len(alike) == 1 else ", ".join(f"{axis} {kind}" for axis, kind in words.items())
 
 
-def _spacing(dimensions: h5py.Group, axes: tuple[str, ...]) -> tuple[float, ...] | None:
-    steps = [_even_step(dimensions.get(axis)) for axis in axes]
+def _spacing(url: str, dimensions: h5py.Group, axes: tuple[str, ...]) -> tuple[float, ...] | None:
+    steps = [_even_step(url, dimensions.get(axis)) for axis in axes]
     return tuple(step for step in steps if step is not None) if None not in steps else None
 
 
-def _even_step(coordinates: h5py.Dataset | None) -> float | None:
+def _even_step(url: str, coordinates: h5py.Dataset | None) -> float | None:
     """The distance of coordinates that are evenly spaced, and the same in every trajectory."""
-    if not isinstance(coordinates, h5py.Dataset) or coordinates.size < 2:
+    if not isinstance(coordinates, h5py.Dataset) or not coordinates.shape or coordinates.shape[-1] < 2:
         return None
-    steps = np.diff(np.asarray(coordinates[()], np.float64), axis=-1)
+    steps = np.diff(read_numbers(url, coordinates), axis=-1)
     mean = steps.mean()
     return float(mean) if np.all(np.abs(steps - mean) <= _UNEVEN * abs(mean)) else None
 
 
-def _parameters(file: h5py.File, trajectories: int) -> dict[str, tuple[float, ...]]:
+def _parameters(url: str, file: h5py.File, trajectories: int) -> dict[str, tuple[float, ...]]:
     """The numbers among the simulation parameters, and the scalars that do not change in time."""
     found: dict[str, tuple[float, ...]] = {}
     for name in _words(file.attrs.get("simulation_parameters")):
@@ -157,7 +157,7 @@ def _parameters(file: h5py.File, trajectories: int) -> dict[str, tuple[float, ..
     for name in _words(scalars.attrs.get("field_names")) if isinstance(scalars, h5py.Group) else ():
         item = scalars.get(name)
         if isinstance(item, h5py.Dataset) and not item.attrs.get("time_varying", False):
-            values = tuple(float(value) for value in np.ravel(item[()]))
+            values = tuple(np.ravel(read_numbers(url, item)).tolist())
             if len(values) in (1, trajectories):
                 found[name] = values
     return found
