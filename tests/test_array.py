@@ -204,10 +204,23 @@ def test_complex_numbers_are_not_read_as_real_ones(catalog: Catalog, tmp_path: P
         opened(catalog, "array", tmp_path / "waves.npy", axes="n t c x y")
 
 
-def test_lone_arrays_are_recognised_with_axes_to_look_at(catalog: Catalog) -> None:
+def test_an_array_is_recognised_in_every_order_of_axes_that_fits(catalog: Catalog) -> None:
     recognise = catalog.get(Dataset, "array").recognise
-    assert recognise("a.npy", {"": (9, 20, 64, 64, 2)}) == {"url": "a.npy", "axes": "n t x y c"}
-    assert recognise("a.npy", {"": (9, 20, 2, 64, 64)}) == {"url": "a.npy", "axes": "n t c x y"}
-    assert recognise("a.zarr", {"u": (9, 20, 64, 64)}) == {"url": "a.zarr", "axes": "n t x y", "path": "u"}
-    assert recognise("a.npy", {"": (9,)}) is None
-    assert recognise("a.h5", {"data": (9, 20, 64, 64)}) is None
+
+    def axes(url: str, shape: tuple[int, ...]) -> list[str]:
+        return [settings["axes"] for settings in recognise(url, {"": shape})]
+
+    assert axes("a.npy", (9, 20, 64, 64, 2)) == ["n t x y c", "n x y t c", "n x y z t", "t x y z c", "x y z t c"]
+    assert axes("a.npy", (9, 20, 2, 64, 64)) == ["n t c x y"]
+    assert axes("a.npy", (9, 20, 64, 64)) == ["n t x y", "n x y t", "t x y z", "x y z t"]
+    assert "y x t n" in axes("a.mat", (64, 64, 20, 9))
+    assert axes("a.npy", (9,)) == []
+    assert recognise("a.h5", {"x": (6400,), "u": (9, 16, 16)})[0] == {"url": "a.h5", "axes": "t x y", "path": "u"}
+
+
+def test_files_of_a_folder_that_hold_arrays_of_one_shape_are_recognised_together(catalog: Catalog) -> None:
+    recognise = catalog.get(Dataset, "array").recognise
+    assert recognise("set", {"a.npy:": (20, 64, 64), "b.npy:": (20, 64, 64)})[0]["url"] == "set/*.npy"
+    assert recognise("set", {"a/b.h5:u": (20, 64, 64), "a/c.h5:u": (20, 64, 64)})[0]["url"] == "set/a/*.h5"
+    for others in ({"b.npy:": (20, 9)}, {"deep/b.npy:": (20, 64, 64)}, {"b.h5:u": (20, 64, 64)}):
+        assert recognise("set", {"a.npy:": (20, 64, 64), **others})[0]["url"] == "set/a.npy"

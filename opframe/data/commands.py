@@ -88,8 +88,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from opframe.data.selection import load_selection
 
     if not arguments.where.endswith(".toml"):
-        show_path(arguments.where, catalog, console)
-        return 0
+        return 0 if show_path(arguments.where, catalog, console) else BAD
     selection = load_selection(Path(arguments.where), catalog, arguments.overrides)
     shown = [show(component, splits, selection, console) for component, splits in _by_dataset(selection)]
     return 0 if all(shown) else BAD
@@ -121,9 +120,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from opframe.data.info import size, toml
+    from opframe.data.info import size
     from opframe.data.info_report import show_toml
     from opframe.data.packing import pack, plan, tables
+    from opframe.data.recognition import toml
 
     console = Console()
     parts, selection = _parts(arguments, console)

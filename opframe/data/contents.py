@@ -118,6 +118,18 @@ def _of_zarr(url: str) -> Shapes:
     return dict(sorted(arrays)[:ARRAYS])
 
 
+def stated_axes(url: str, path: str) -> str | None:
+    """The axes that an HDF5 file says its array has, in an attribute `axes`; None where it says nothing."""
+    if Path(url).suffix.lower() in (".npy", ".zarr", ".mat"):
+        return None
+
+    def attribute(_: str, file: h5py.File) -> str | None:
+        found = file[path].attrs.get("axes")
+        return "".join(found.split()) if isinstance(found, str) else None
+
+    return Stores().ask(url, attribute, "axes")
+
+
 def in_words(contents: Mapping[str, tuple[int, ...]], shown: int = 12) -> list[str]:
     """One line for each of the first arrays."""
     lines = [f"{path or '(the array)'}  {' x '.join(map(str, shape))}" for path, shape in contents.items()]

@@ -13,7 +13,6 @@ from attrs.validators import gt, optional
 from opframe_registry import Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
 
 _LETTERS = "n trajectory, t time, c channel, x y z space, 1 for an axis of length one"
-_FEW = 8  # an axis this short is taken for channels when axes are guessed
 
 
 def letters(axes: str) -> str:
@@ -69,20 +68,11 @@ class ArrayDataset(Dataset):
         return open_array(self, split)
 
     @classmethod
-    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
-        """A NumPy or Zarr array on its own. Its axes are guessed from their number and lengths: have them looked at."""
-        if not url.rstrip("/").endswith((".npy", ".zarr")) or len(contents) != 1:
-            return None
-        [(path, shape)] = contents.items()
-        axes = _guess(shape)
-        return {"url": url, "axes": axes, **({"path": path} if path else {})} if axes else None
+    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Sequence[Mapping[str, Any]]:
+        """The orders of axes that fit the largest array; nothing in a file says which one is right."""
+        from opframe_array.recognition import readings
 
-
-def _guess(shape: tuple[int, ...]) -> str | None:
-    """The likely order of axes: n t x y, with a short axis at the end or after time for channels."""
-    if len(shape) == 5:
-        return "n t x y c" if shape[-1] <= _FEW else "n t c x y" if shape[2] <= _FEW else "n t x y z"
-    return {3: "n t x", 4: "n t x y"}.get(len(shape))
+        return readings(url, contents)
 
 
 @hookimpl

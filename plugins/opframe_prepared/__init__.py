@@ -41,7 +41,9 @@ class Prepared(Dataset):
         return open_prepared(self, split)
 
     @classmethod
-    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
+    def recognise(
+        cls, url: str, contents: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, Any] | Sequence[Mapping[str, Any]] | None:
         """A file with `data`, a folder of data_{i}.hdf5, or one of either for each split."""
         from opframe_prepared.recognition import recognised
 

@@ -106,8 +106,13 @@ class Dataset(Component):
         """Open one split. Raises DataError."""
 
     @classmethod
-    def recognise(cls, url: str, contents: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
+    def recognise(
+        cls, url: str, contents: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, Any] | Sequence[Mapping[str, Any]] | None:
         """The settings with which this component reads what lies at a path or URL; None: it is another layout.
+
+        A mapping says that the names of the arrays leave no doubt. Where only their shapes speak for it, a sequence
+        has the settings of every reading that fits, and a person is asked which one is right.
 
         `contents` are the shapes of the first arrays found there: of a file, by their paths inside; of a folder, by
         `file:path`, where `file` is relative to the folder.
