@@ -18,13 +18,10 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from opframe.data.storage import explained, require_real
-from opframe.data.stores import Array, Stores
+from opframe.data.stores import Array, Stores, Wanted
 from opframe_registry import DataError, Metadata
 
 SPACE = "xyz"
-
-Wanted = tuple[str, tuple[int | slice, ...]]
-"""A part of an array: its path in the file, and what stands in the brackets."""
 
 
 @frozen(kw_only=True)

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import fsspec
 import h5py
 
-from opframe.data.mat_store import MatStore
 from opframe.data.remote.retries import redacted
-from opframe.data.storage import dataset_names, each, explained, is_hdf5, is_local, local_path, tried_again
+from opframe.data.storage import each, explained, is_hdf5, is_local, tried_again
 from opframe.data.stores import Stores
+from opframe.data.zarr_store import ZarrStore
 from opframe_registry import DataError
 
 _Answer = TypeVar("_Answer")
@@ -42,9 +42,9 @@ def gather(url: str) -> Shapes:
         if names is None:
             return _of_file(url)
         if names & _ZARR:
-            return _of_zarr(url)
+            return ZarrStore(url).shapes(ARRAYS)
         files = _asked(url, lambda: list(_files(filesystem, path)))
-    several = each(_of_zarr_or_file, [f"{url.rstrip('/')}/{file}" for file in files])
+    several = each(_of_file, [f"{url.rstrip('/')}/{file}" for file in files])
     found = {f"{file}:{name}": shape for file, one in zip(files, several, strict=True) for name, shape in one.items()}
     if not found:
         raise DataError(f"{redacted(url)}: holds no HDF5, NetCDF 4, MATLAB, NumPy (.npy) or Zarr files")
@@ -84,38 +84,13 @@ def _files(filesystem: Any, path: str) -> Iterator[str]:
                 return
 
 
-def _of_zarr_or_file(url: str) -> Shapes:
-    return _of_zarr(url) if url.endswith(".zarr") else _of_file(url)
-
-
 def _of_file(url: str) -> Shapes:
+    limit = ARRAYS if is_local(url) else ARRAYS_AFAR
     stores = Stores()
-    suffix = Path(url).suffix.lower()
-    if suffix == ".npy":
-        return {"": tuple(stores.array(url, "").shape)}
-    if is_hdf5(url, stores.versions):
-        limit = ARRAYS if is_local(url) else ARRAYS_AFAR
-        return stores.ask(url, lambda _, file: _of_hdf5(file, limit), "contents")
-    if suffix == ".mat":
-        return MatStore(url, stores.versions).shapes
-    raise DataError(f"{redacted(url)}: not HDF5, NetCDF 4, MATLAB, NumPy (.npy) or zarr, which is what can be read")
-
-
-def _of_hdf5(file: h5py.File, limit: int) -> Shapes:
-    shapes = {name: file[name].shape for name in dataset_names(file, limit)}
-    return {name: shape for name, shape in shapes.items() if shape is not None}
-
-
-def _of_zarr(url: str) -> Shapes:
-    with explained(url):
-        import zarr
-
-        store = local_path(url) if is_local(url) else url
-        opened = zarr.open(store, mode="r")
-    if isinstance(opened, zarr.Array):
-        return {"": opened.shape}
-    arrays = [(name, item.shape) for name, item in opened.members(max_depth=None) if isinstance(item, zarr.Array)]
-    return dict(sorted(arrays)[:ARRAYS])
+    suffix = Path(url.rstrip("/")).suffix.lower()
+    if suffix not in (".npy", ".zarr", ".mat") and not is_hdf5(url, stores.versions):
+        raise DataError(f"{redacted(url)}: not HDF5, NetCDF 4, MATLAB, NumPy (.npy) or zarr, which is what can be read")
+    return stores.store(url).shapes(limit)
 
 
 def stated_axes(url: str, path: str) -> str | None:

@@ -1,107 +1,163 @@
-"""Arrays of MATLAB files older than 7.3 as memory maps: of the file itself, or of a copy where it is compressed."""
+"""Arrays of MATLAB files older than 7.3, read by scipy once and then as memory maps of NumPy files."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
+import shutil
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
+from attrs import field, frozen
 from numpy.typing import NDArray
 
-from opframe.data.matlab import MatVariable, pieces, variables
+from opframe.data.npy_store import map_npy
 from opframe.data.remote.cache import cache_folder, remote_cache
 from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.retries import redacted
-from opframe.data.storage import NoArrayError, Versions, is_local, local_path, missing, open_bytes
+from opframe.data.storage import (
+    NoArrayError,
+    Versions,
+    explained,
+    is_local,
+    local_path,
+    missing,
+    open_bytes,
+    require_real,
+)
 from opframe_registry import DataError, did_you_mean
 
+if TYPE_CHECKING:
+    from opframe.data.stores import Wanted
+
+_Answer = TypeVar("_Answer")
+
 _log = logging.getLogger(__name__)
+_DAMAGED = "cannot be read as a MATLAB file; truncated or not MATLAB?"
+_SMALL = 2**16  # bytes of an array that is read where it is, and not written to the cache
+_PIECE = 64 * 2**20
+_HEADER = 128
+_TYPES: Mapping[str, str] = {
+    "double": "f8", "single": "f4", "logical": "u1",
+    **{f"{sign}int{bits}": f"{sign or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+"""The types of MATLAB's classes of numbers. The others are cells, structures, objects, text and sparse matrices."""
+
+
+@frozen
+class MatArray:
+    """An array of a MATLAB file, which is read when the first of its numbers is asked for."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    _load: Callable[[str], NDArray[Any]] = field(repr=False)
+
+    def __getitem__(self, index: Any, /) -> NDArray[Any]:
+        part: NDArray[Any] = self._load(self.name)[index]
+        return part
 
 
 class MatStore:
     """A MATLAB file of the format before 7.3. Those of 7.3 are HDF5, with axes reversed.
 
-    An array that is compressed, or in a remote file, is written once, as a NumPy file below OPFRAME_CACHE, which all
-    processes share.
+    An array of it is written once, as a NumPy file below OPFRAME_CACHE, which all processes share: scipy reads arrays
+    whole, where a window is wanted. That takes as much memory as the array.
     """
 
-    def __init__(self, url: str, versions: Versions | None = None) -> None:
-        self._url, self._title = url, redacted(url)
-        self._versions: Versions = {} if versions is None else versions
-        with self._opened() as file:
-            self._variables = variables(file)
-        self._arrays: dict[str, NDArray[Any]] = {}
+    def __init__(self, url: str, versions: Versions) -> None:
+        self._url, self._title, self._versions = url, redacted(url), versions
+        self._loaded: dict[str, NDArray[Any]] = {}
+        from scipy.io import whosmat  # half a second, which other formats need not wait for
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays, by name, in MATLAB's order of axes."""
-        return {name: variable.shape for name, variable in self._variables.items()}
+        with explained(url, _DAMAGED), open_bytes(url, versions) as file:
+            _check_length(file)
+            found = whosmat(file)
+        self._arrays = {
+            name: MatArray(name, tuple(shape), np.dtype(_TYPES[kind]), self._load)
+            for name, shape, kind in found
+            if kind in _TYPES
+        }
 
-    def array(self, path: str) -> NDArray[Any]:
-        """The array of a name. Raises DataError naming what is there instead."""
-        if path not in self._variables:
-            names = list(self._variables)
+    def shapes(self, limit: int) -> dict[str, tuple[int, ...]]:
+        """In MATLAB's order of axes."""
+        return {name: self._arrays[name].shape for name in list(self._arrays)[:limit]}
+
+    def array(self, path: str) -> MatArray:
+        if path not in self._arrays:
+            names = list(self._arrays)
             found = ", ".join(names) or "nothing"
             raise NoArrayError(f"{self._title}: {missing(path, 'array')}{did_you_mean(path, names)}; found: {found}")
-        if path not in self._arrays:
-            self._arrays[path] = self._map(self._variables[path])
         return self._arrays[path]
 
-    def small(self, path: str) -> NDArray[Any]:
-        """The array of a name, read into memory. Raises DataError."""
-        variable, content = self._variables[path], io.BytesIO()
-        self._write(variable, content)
-        return np.frombuffer(content.getvalue(), variable.dtype).reshape(variable.shape, order="F")
+    def read(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+        return [self.array(path)[index] for path, index in wanted]
 
-    def _map(self, variable: MatVariable) -> NDArray[Any]:
-        if variable.nbytes == 0:
-            return np.zeros(variable.shape, variable.dtype)
-        if is_local(self._url) and not variable.compressed:
-            path, offset = Path(local_path(self._url)), variable.element + variable.before
-        elif self._fingerprint():
-            path, offset = self._copy(variable), 0
-        else:
-            return self.small(variable.name)
-        return np.memmap(path, variable.dtype, "r", offset, variable.shape, "F")
+    def ask(self, question: Callable[[str, Any], _Answer], name: str) -> _Answer:
+        return question(self._title, dict(self._arrays))
 
-    def _copy(self, variable: MatVariable) -> Path:
-        """The file that holds the numbers of an array alone; written by the first process that needs it."""
-        folder = cache_folder() / "matlab"
-        path = folder / f"{Path(self._title).stem}-{variable.name}-{self._fingerprint()[:16]}"
+    def close(self) -> None:
+        """Let go of the memory maps."""
+        self._loaded = {}
+
+    def _load(self, name: str) -> NDArray[Any]:
+        if name not in self._loaded:
+            array = self._arrays[name]
+            small = prod(array.shape) * array.dtype.itemsize <= _SMALL
+            kept = "" if small else self._fingerprint()
+            self._loaded[name] = self._cached(name, kept) if kept else self._read(name, small)
+        return self._loaded[name]
+
+    def _cached(self, name: str, fingerprint: str) -> NDArray[Any]:
+        """A memory map of the file that holds an array alone; written by the first process that needs it."""
+        path = cache_folder() / "matlab" / f"{Path(self._title).stem}-{name}-{fingerprint[:16]}.npy"
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _only_one(path.with_name(f"{path.name}.lock")):
-                if not path.exists() or path.stat().st_size != variable.nbytes:
-                    megabytes = variable.nbytes / 1e6
-                    _log.warning("%s: '%s' is written once to %s, %.3g MB", self._title, variable.name, path, megabytes)
-                    self._write_whole(variable, path)
+                if not path.exists():
+                    self._write(name, path)
         except OSError as error:
             raise DataError(
-                f"{self._title}: '{variable.name}' cannot be written to {path} ({error}); "
+                f"{self._title}: '{name}' cannot be written to {path} ({error}); "
                 "let OPFRAME_CACHE name a folder with room"
             ) from error
-        return path
+        return map_npy(str(path))
 
-    def _write_whole(self, variable: MatVariable, path: Path) -> None:
-        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            with partial.open("wb") as file:
-                self._write(variable, file)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    def _write(self, name: str, path: Path) -> None:
+        values = self._read(name, small=False)
+        _log.warning("%s: '%s' is written once to %s, %.3g MB", self._title, name, path, values.nbytes / 1e6)
+        with _appearing(path) as partial, partial.open("wb") as file:
+            np.save(file, values)
 
-    def _write(self, variable: MatVariable, target: BinaryIO) -> None:
-        with self._opened() as file:
-            for piece in pieces(file, variable):
-                target.write(piece)
+    def _read(self, name: str, small: bool) -> NDArray[Any]:
+        """An array as the file has it, whole. Raises DataError where it is damaged, or of complex numbers."""
+        from scipy.io import loadmat
+
+        with explained(self._url, _DAMAGED), self._near(small) as file:
+            values: NDArray[Any] = loadmat(file, variable_names=[name])[name]
+        require_real(self._title, name, values.dtype)
+        return values
+
+    @contextmanager
+    def _near(self, small: bool) -> Iterator[BinaryIO]:
+        """The file, open; a remote one of which much is read is fetched first, as scipy reads little at a time."""
+        with open_bytes(self._url, self._versions) as file:
+            if small or is_local(self._url):
+                yield file
+                return
+            folder = cache_folder() / "matlab"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _appearing(folder / "fetched.mat", kept=False) as partial, partial.open("w+b") as copy:
+                shutil.copyfileobj(file, copy, _PIECE)
+                copy.seek(0)
+                yield copy
 
     def _fingerprint(self) -> str:
         """A name for this version of the file; '' if the server does not tell one version from another."""
@@ -112,19 +168,32 @@ class MatStore:
         status = path.stat()
         return hashlib.sha256(f"{path}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
 
-    @contextmanager
-    def _opened(self) -> Iterator[BinaryIO]:
-        with open_bytes(self._url, self._versions) as file:
-            try:
-                yield file
-            except ValueError as error:
-                raise DataError(
-                    f"{self._title}: cannot be read as a MATLAB file; truncated or not MATLAB? ({error})"
-                ) from error
 
-    def close(self) -> None:
-        """Let go of the memory maps."""
-        self._arrays = {}
+def _check_length(file: BinaryIO) -> None:
+    """Raises ValueError where a file of MATLAB 5 ends before its last element does: scipy looks at beginnings alone."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[126:])
+    position = _HEADER if order else size
+    while position < size:
+        file.seek(position)
+        tag = file.read(8)
+        position += 8 + (struct.unpack(f"{order}4xI", tag)[0] if len(tag) == 8 else 0)
+    file.seek(0)
+    if position > size:
+        raise ValueError(f"its last element ends at {position}, but it has {size} bytes")
+
+
+@contextmanager
+def _appearing(path: Path, kept: bool = True) -> Iterator[Path]:
+    """A name for a file while it is written, which then has its own if it is to be kept."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        yield partial
+        if kept:
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -101,8 +101,9 @@ def recognise(url: str, contents: Shapes, catalog: Catalog) -> list[Reading]:
         if issubclass(item, Dataset)
         for reading in _of_component(url, contents, plugin, item, converter)
     ]
-    sure = [reading for reading in found if reading.sure]
-    return sure or _likeliest_first(_as_stated(url, contents, found))
+    if sure := [_opened(reading) for reading in found if reading.sure]:
+        return sure
+    return _likeliest_first(_as_stated(url, contents, [_opened(reading) for reading in found]))
 
 
 def _of_component(
@@ -115,7 +116,7 @@ def _of_component(
             component: Dataset = structure_table(converter, item, dict(settings))
         except ProblemsError as error:
             raise DataError(f"plugin {plugin.name} recognises {url} with {_problems(error.problems)}") from None
-        yield _opened(Reading(component=component, settings=settings, sure=sure))
+        yield Reading(component=component, settings=settings, sure=sure)
 
 
 def _opened(reading: Reading) -> Reading:

@@ -1,47 +1,26 @@
 """Opened files, and the arrays in them.
 
 A store is an opened file, or a folder of array files. What it gives for a path has a shape and a dtype and is indexed
-with integers and slices. Arrays that lie contiguous in a local file are memory maps: a strided window of HDF5's own
-costs more than reading the whole trajectory.
+with integers and slices.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import h5py
 import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
+from opframe.data.hdf5_store import Hdf5Store, RemoteHdf5Store
 from opframe.data.mat_store import MatStore
-from opframe.data.remote.cache import remote_cache
-from opframe.data.remote.file import RemoteFile
-from opframe.data.remote.hdf5 import RemoteHdf5
-from opframe.data.remote.npy import RemoteNpy, read_header
-from opframe.data.remote.retries import redacted
-from opframe.data.storage import (
-    NOT_HDF5,
-    NoArrayError,
-    Versions,
-    explained,
-    find_dataset,
-    is_hdf5,
-    is_local,
-    local_path,
-    open_bytes,
-    require_filesystem,
-    require_filters,
-)
+from opframe.data.npy_store import NpyStore
+from opframe.data.storage import Versions, explained, is_hdf5, is_local, open_bytes, require_filesystem
 from opframe.data.zarr_store import ZarrStore
-from opframe_registry import DataError
 
 _Answer = TypeVar("_Answer")
-
-_MAPS = 1024  # arrays of one file that are kept in mind
 
 
 class Array(Protocol):
@@ -56,100 +35,41 @@ class Array(Protocol):
     def __getitem__(self, index: tuple[int | slice, ...], /) -> NDArray[Any]: ...
 
 
+Wanted = tuple[str, tuple[int | slice, ...]]
+"""A part of an array: its path in the file, and what stands in the brackets."""
+
+
 class Store(Protocol):
-    """An opened file or folder."""
+    """A file or folder of one format. All of its methods raise DataError, which names it."""
+
+    def shapes(self, limit: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the first arrays by their paths; '' is the path of one that has none."""
+        ...
 
     def array(self, path: str) -> Array:
-        """The array at a path inside. Raises DataError naming what is there instead."""
+        """The array at a path inside. Raises NoArrayError naming what is there instead."""
+        ...
+
+    def read(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+        """Parts of arrays; those of a remote file are fetched at the same time."""
+        ...
+
+    def ask(self, question: Callable[[str, Any], _Answer], name: str) -> _Answer:
+        """What a question to the header gives; it gets the URL without credentials, and the header.
+
+        That is the h5py.File of HDF5, the array or group of Zarr, and else the arrays by their paths. What is read of a
+        remote file may be kept on disk under the name, and the question asked several times over; nothing of the
+        header may be left in the answer.
+        """
         ...
 
     def close(self) -> None: ...
 
 
-class Hdf5Store:
-    """A local HDF5 file, all of whose contiguous arrays one memory map serves."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        with explained(url, NOT_HDF5):
-            self._file = h5py.File(local_path(url), "r")
-        self._bytes: NDArray[np.uint8] | None = None
-        self._maps: dict[str, Array] = {}  # to find an array takes longer than to read a small window of it
-
-    def array(self, path: str) -> Array:
-        if path in self._maps:
-            return self._maps[path]
-        with explained(self._url, NOT_HDF5):
-            found = find_dataset(self._url, self._file, path)
-            require_filters(self._url, found)
-            offset = found.id.get_offset()
-        if offset is None:
-            array: Array = found  # not kept: as long as it is open, HDF5 keeps megabytes of what it has decoded
-            return array
-        while len(self._maps) >= _MAPS:
-            del self._maps[next(iter(self._maps))]
-        self._maps[path] = self._mapped(found, offset)
-        return self._maps[path]
-
-    def _mapped(self, found: h5py.Dataset, offset: int) -> Array:
-        if self._bytes is None:
-            self._bytes = np.memmap(local_path(self._url), dtype=np.uint8, mode="r").view(np.ndarray)
-        piece = self._bytes[offset : offset + found.nbytes]
-        if len(piece) < found.nbytes:
-            raise DataError(f"{self._url}: shorter than its header says; truncated?")
-        array: Array = piece.view(found.dtype).reshape(found.shape)
-        return array
-
-    def close(self) -> None:
-        self._maps, self._bytes = {}, None
-        self._file.close()
-
-
-def map_npy(url: str) -> Array:
-    """A memory map of the array of a local NumPy file. Raises DataError."""
-    path = Path(local_path(url))
-    with explained(url, "cannot be read as a NumPy file; truncated or not NumPy?"), path.open("rb") as file:
-        header = read_header(file)
-        if header.stop > path.stat().st_size:
-            raise DataError(f"{url}: shorter than its header says; truncated?")
-        if 0 in header.shape:  # of which there is nothing to map
-            return np.zeros(header.shape, header.dtype)
-        order: Literal["F", "C"] = "F" if header.turned else "C"
-        return np.memmap(file, header.dtype, "r", header.offset, header.shape, order)
-
-
-class FolderStore:
-    """A folder of NumPy files, or one such file under the path ''.
-
-    Local ones are memory maps; of remote ones the header is read, and then what is asked for.
-    """
-
-    def __init__(self, url: str, versions: Versions) -> None:
-        self._url, self._versions = url, versions
-        self._arrays: dict[str, Array] = {}
-
-    def array(self, path: str) -> Array:
-        if path and self._url.lower().endswith(".npy"):
-            raise NoArrayError(
-                f"{redacted(self._url)}: has no array '{path}'; found: one array, to be read without a path"
-            )
-        if path not in self._arrays:
-            self._arrays[path] = self._open(f"{self._url}/{path}" if path else self._url)
-        return self._arrays[path]
-
-    def _open(self, url: str) -> Array:
-        if not is_local(url):
-            return RemoteNpy(RemoteFile(url, remote_cache(), self._versions))
-        return map_npy(url)
-
-    def close(self) -> None:
-        self._arrays = {}
-
-
 def open_store(url: str, versions: Versions) -> Store:
-    """Open a file by its kind: MATLAB, NumPy, a folder of NumPy files, Zarr, or else HDF5. Raises DataError.
+    """The store of a file or folder, by its kind: MATLAB, NumPy, a folder of NumPy files, Zarr, or else HDF5.
 
-    Of a remote file it is the version that `versions` names; one that is not yet there is added.
+    Of a remote file it is the version that `versions` names; one that is not yet there is added. Raises DataError.
     """
     if not is_local(url):
         require_filesystem(url)
@@ -157,10 +77,10 @@ def open_store(url: str, versions: Versions) -> Store:
     if suffix == "zarr":
         return ZarrStore(url)
     if suffix == "npy" or "." not in url.rsplit("/", 1)[-1]:
-        return FolderStore(url, versions)
+        return NpyStore(url, versions)
     if suffix == "mat" and not is_hdf5(url, versions):
         return MatStore(url, versions)
-    return Hdf5Store(url) if is_local(url) else RemoteHdf5(url, remote_cache(), versions)
+    return Hdf5Store(url) if is_local(url) else RemoteHdf5Store(url, versions)
 
 
 @define
@@ -188,32 +108,13 @@ class Stores:
         """An array of a file. Raises DataError."""
         return self.store(url).array(path)
 
-    def read(self, url: str, wanted: Sequence[tuple[str, tuple[int | slice, ...]]]) -> list[NDArray[Any]]:
-        """Parts of arrays of one file, each a path and what stands in the brackets. Raises DataError.
+    def read(self, url: str, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+        """Parts of arrays of one file. Raises DataError."""
+        return self.store(url).read(wanted)
 
-        Those of a remote file are fetched at the same time.
-        """
-        store = self.store(url)
-        if isinstance(store, RemoteHdf5):
-            return store.read(wanted)
-        return [store.array(path)[index] for path, index in wanted]
-
-    def ask(self, url: str, question: Callable[[str, h5py.File], _Answer], name: str) -> _Answer:
-        """What a question to an HDF5 file gives; it gets the URL without credentials and the file. Raises DataError.
-
-        Of a remote file it may be asked several times over, and what HDF5 reads for it is kept on disk under a name:
-        one that reads headers and small arrays costs a handful of requests the first time, and one later.
-        """
-        title = redacted(url)
-        with explained(url, NOT_HDF5):
-            if is_local(url):  # closed again: an open file must not be there when a process forks
-                with h5py.File(local_path(url), "r") as file:
-                    return question(title, file)
-            require_filesystem(url)
-            store = self._kept(url, lambda: RemoteHdf5(url, remote_cache(), self.versions))
-            if not isinstance(store, RemoteHdf5):
-                raise DataError(f"{title}: is not an HDF5 file")
-            return store.ask(lambda file: question(title, file), name)
+    def ask(self, url: str, question: Callable[[str, Any], _Answer], name: str) -> _Answer:
+        """What a question to a file's header gives, as `Store.ask` says. Raises DataError."""
+        return self.store(url).ask(question, name)
 
     def content(self, url: str) -> bytes:
         """All bytes of a small file. Raises DataError."""
@@ -221,13 +122,11 @@ class Stores:
             return file.read()
 
     def store(self, url: str) -> Store:
-        """An opened file or folder. Raises DataError."""
-        return self._kept(url, lambda: open_store(url, self.versions))
-
-    def _kept(self, url: str, opened: Callable[[], Store]) -> Store:
+        """The store of a file or folder. Raises DataError."""
         with self._lock:
             store = self._open.pop(url, None)
-        store = opened() if store is None else store  # without the lock, as it may wait for a server
+        # Without the lock, as it may wait for a server.
+        store = open_store(url, self.versions) if store is None else store
         with self._lock:
             while len(self._open) >= self.limit:
                 self._open.pop(next(iter(self._open))).close()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from opframe.data.remote.retries import redacted
 from opframe.data.storage import NoArrayError, explained, is_local, local_path, missing
 from opframe_registry import DataError
 
 if TYPE_CHECKING:
-    from opframe.data.stores import Array
+    import zarr
+
+    from opframe.data.stores import Array, Wanted
+
+_Answer = TypeVar("_Answer")
+
+
+_DAMAGED = "cannot be read as Zarr; damaged?"
 
 
 class ZarrStore:
@@ -23,16 +34,24 @@ class ZarrStore:
             raise DataError(f'{title}: Zarr is read by the package zarr; pip install "opframe[zarr]"') from error
         self._title = title
         self._arrays: dict[str, Array] = {}  # what an array is like is read once, not for every window
-        with explained(url, "cannot be read as Zarr; damaged?"):
+        with explained(url, _DAMAGED):
             try:
                 place = local_path(url) if is_local(url) else zarr.storage.FsspecStore.from_url(url, read_only=True)
                 self._root = zarr.open(place, mode="r")
             except FileNotFoundError as error:
                 raise DataError(f"{title}: no Zarr array or group is there") from error
 
+    def shapes(self, limit: int) -> dict[str, tuple[int, ...]]:
+        import zarr
+
+        if isinstance(self._root, zarr.Array):
+            return {"": self._root.shape}
+        with explained(self._title, _DAMAGED):
+            return {path: self.array(path).shape for path in _paths(self._root)[:limit]}
+
     def array(self, path: str) -> Array:
         if path not in self._arrays:
-            with explained(self._title, "cannot be read as Zarr; damaged?"):
+            with explained(self._title, _DAMAGED):
                 self._arrays[path] = self._find(path)
         return self._arrays[path]
 
@@ -52,8 +71,22 @@ class ZarrStore:
 
         if not isinstance(self._root, zarr.Group):
             return "one array, to be read without a path"
-        members = self._root.members(max_depth=None)
-        return ", ".join(sorted(name for name, item in members if isinstance(item, zarr.Array))) or "nothing"
+        return ", ".join(_paths(self._root)) or "nothing"
+
+    def read(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+        return [np.asarray(self.array(path)[index]) for path, index in wanted]
+
+    def ask(self, question: Callable[[str, Any], _Answer], name: str) -> _Answer:
+        with explained(self._title, _DAMAGED):
+            return question(self._title, self._root)
 
     def close(self) -> None:
         """Chunks are opened one at a time, as they are read."""
+
+
+def _paths(group: zarr.Group) -> list[str]:
+    """The paths of the arrays in a group."""
+    import zarr
+
+    members = group.members(max_depth=None)
+    return sorted(name for name, item in members if isinstance(item, zarr.Array))

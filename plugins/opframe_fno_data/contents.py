@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import h5py
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from opframe.data.mat_store import MatStore
+from opframe.data.storage import require_real
 from opframe.data.stores import Stores
 
 
@@ -22,16 +25,15 @@ class Contents:
 
 def look_into(stores: Stores, url: str) -> Contents:
     """Raises DataError if the file is damaged."""
-    store = stores.store(url)
-    return _of_old_format(store) if isinstance(store, MatStore) else stores.ask(url, _of_hdf5, "fno_mat")
+    return stores.ask(url, _describe, "fno_mat")
 
 
-def _of_hdf5(_: str, file: h5py.File) -> Contents:
-    shapes = {name: item.shape[::-1] for name, item in file.items() if isinstance(item, h5py.Dataset)}
-    times = np.ravel(file["t"][...] if "t" in shapes else ())
-    return Contents(shapes=shapes, times=times.astype(np.float64), backwards=True)
-
-
-def _of_old_format(store: MatStore) -> Contents:
-    times = np.ravel(store.small("t") if "t" in store.shapes else ())
-    return Contents(shapes=store.shapes, times=times.astype(np.float64), backwards=False)
+def _describe(url: str, header: Mapping[str, Any]) -> Contents:
+    """A file of MATLAB 7.3 is HDF5, which has the axes reversed."""
+    backwards = isinstance(header, h5py.File)
+    order = -1 if backwards else 1
+    shapes = {name: item.shape[::order] for name, item in header.items() if getattr(item, "shape", None) is not None}
+    if "t" in shapes:
+        require_real(url, "t", header["t"].dtype)
+    times = np.ravel(header["t"][...] if "t" in shapes else ())
+    return Contents(shapes=shapes, times=times.astype(np.float64), backwards=backwards)
