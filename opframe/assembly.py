@@ -14,7 +14,7 @@ from opframe import building
 from opframe.console import counted
 from opframe.data.grids import order_by_grid
 from opframe.data.loading import Plan, Windows
-from opframe.data.mixture import Source, channel_slots, open_source
+from opframe.data.mixture import Source, channel_slots, open_dataset, open_source
 from opframe.data.normalization import Normalization
 from opframe.data.resizing import check_resize
 from opframe.data.statistics import Statistics
@@ -74,7 +74,7 @@ def _open(experiment: Experiment, components: Sequence[Dataset], split: Split) -
     history, frames = experiment.data.history, experiment.objective.frames if split == "train" else 1
     cache = Path(experiment.data.cache)
     opened = (
-        open_source(component, building.open_split(component, split, cache), history, frames, split)
+        open_source(component, open_dataset(component, split, cache), history, frames, split)
         for component in components
     )
     return tuple(evolve(source, resize=experiment.data.resize) for source in opened)

@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+_NAN = b"\x00\x00\xc0\x7f"  # as float32, least byte first
+
 
 class Served:
     """A server in a thread of its own, for the time of a context. Made by a subclass: `_server` and `_thread`."""
@@ -42,7 +44,8 @@ class FileServer(Served):
     `listings`: folders are answered with a page of links to what they hold.
 
     `faults` are what goes wrong with the next GET requests: a status, "drop" (no answer), "truncate" (the connection is
-    lost within the body), "short" (a well-formed answer with fewer bytes), "shifted" (other bytes) or "stall".
+    lost within the body), "short" (a well-formed answer with fewer bytes), "shifted" (other bytes), "stall", or
+    "garbage" (as many bytes as asked for, said to be the right ones; as numbers they are NaN).
     """
 
     def __init__(self) -> None:
@@ -194,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if method == "GET":
+            part = (_NAN * len(part))[: len(part)] if fault == "garbage" else part
             if fault == "stall":
                 time.sleep(3)
             self.wfile.write(part[: len(part) // 2] if fault == "truncate" else part)

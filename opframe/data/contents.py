@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import fsspec
 import h5py
 
+from opframe.data.remote.refusal import once_more
 from opframe.data.remote.retries import redacted
 from opframe.data.storage import each, explained, is_hdf5, is_local, tried_again
 from opframe.data.stores import Stores
@@ -33,6 +34,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 def gather(url: str) -> Shapes:
     """Shapes by path inside a file, or by `file:path` in a folder. Raises DataError if nothing is there."""
+    return once_more(lambda: _gather(url))
+
+
+def _gather(url: str) -> Shapes:
     if not is_local(url) and url.lower().endswith(_SUFFIXES):
         return _of_file(url)  # without looking for a folder, which HTTP servers answer with the whole file
     with explained(url):

@@ -12,6 +12,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from opframe.data.moments import Moments, moments
+from opframe.data.remote.refusal import once_more
 from opframe_registry import DataError, Metadata, Trajectories
 
 BLOCK = 64 * 2**20
@@ -61,12 +62,20 @@ def examine(trajectories: Trajectories, number: int, stride: int = 1) -> Health:
     look = _Look(trajectories.metadata, number)
     try:
         for frames in blocks(trajectories.metadata, stride):
-            look.at(trajectories.read(number, frames.start, frames[-1] + 1)[::stride], frames)
+            look.at(_read(trajectories, number, frames), frames)
     except DataError as error:
         return Health(number=number, fault=str(error))
     except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged file makes its libraries fail in many ways
         return Health(number=number, fault=f"cannot be read: {type(error).__name__}: {error}")
     return look.health()
+
+
+def _read(trajectories: Trajectories, number: int, frames: range) -> NDArray[np.float32]:
+    """Frames (T, C, *grid); of remote ones, what is not finite is what came twice."""
+    read = once_more(
+        lambda: trajectories.read(number, frames.start, frames[-1] + 1), lambda read: bool(np.isfinite(read).all())
+    )
+    return read[:: frames.step]
 
 
 class _Look:

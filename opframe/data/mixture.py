@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opframe import building
 from opframe.console import counted
 from opframe.data.normalization import Normalization
+from opframe.data.remote.refusal import once_more
 from opframe.data.resizing import resize
 from opframe.settings import Resize
 from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Split, Trajectories
@@ -111,6 +114,11 @@ def check_not_empty(component: Dataset, metadata: Metadata) -> None:
             )
 
 
+def open_dataset(component: Dataset, split: Split, cache: Path) -> Trajectories:
+    """A split of a dataset. Raises DataError, where its files are remote after they were looked at anew."""
+    return once_more(lambda: building.open_split(component, split, cache))
+
+
 def open_source(
     component: Dataset, trajectories: Trajectories, history: int, frames: int, split: Split = "test"
 ) -> Source:
@@ -178,8 +186,12 @@ def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: 
 def read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> None:
     """Fill (T, C, *grid) with frames from `start` on; channels that the dataset does not have are 1.
 
-    Raises DataError if they are not finite.
+    Raises DataError if they are not finite, remote ones after they were fetched anew.
     """
+    once_more(lambda: _read_into(frames, source, trajectory, start))
+
+
+def _read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> None:
     read = source.read(trajectory, start, start + len(frames))
     own = frames[:, : read.shape[1]]
     same_grid = own.shape[2:] == read.shape[2:]
@@ -191,6 +203,17 @@ def read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> No
     frames[:, read.shape[1] :] = 1.0
     if source.normalization is not None:
         source.normalization.apply_(frames)
+
+
+def read_finite(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Frames [start, stop), (T, C, *native grid). Raises DataError if they are not finite, as `read_into` does."""
+
+    def checked() -> NDArray[np.float32]:
+        frames = source.read(trajectory, start, stop)
+        check_finite(source, trajectory, start, frames)
+        return frames
+
+    return once_more(checked)
 
 
 def copied_finite(values: NDArray[np.float32], read: NDArray[np.float32]) -> bool:

@@ -19,7 +19,7 @@ from rich.console import Console
 from opframe.console import Bar
 from opframe.data import packed
 from opframe.data.health import blocks
-from opframe.data.mixture import Source, check_finite
+from opframe.data.mixture import Source, read_finite
 from opframe.data.moments import Moments, moments
 from opframe.data.resizing import check_resize, resize
 from opframe.data.selection import Part
@@ -203,8 +203,7 @@ def _write_one(packing: Packing, number: int, file: BinaryIO, begin: int) -> NDA
 
 def _read(packing: Packing, number: int, frames: range) -> NDArray[np.float32]:
     source = packing.source
-    values = np.ascontiguousarray(source.read(number, frames.start, frames.stop))
-    check_finite(source, number, frames.start, values)
+    values = np.ascontiguousarray(read_finite(source, number, frames.start, frames.stop))
     if packing.grid is None:
         return values
     resized: NDArray[np.float32] = resize(torch.from_numpy(values), packing.grid, source.resize).numpy()

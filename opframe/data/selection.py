@@ -12,7 +12,7 @@ from rich.console import Console
 from opframe import building
 from opframe.config import ProblemsError, make_converter
 from opframe.console import Preparation
-from opframe.data.mixture import Source, check_not_empty, excluded_of
+from opframe.data.mixture import Source, check_not_empty, excluded_of, open_dataset
 from opframe.settings import Data, File, Resize, check_labels
 from opframe.toml import load_tables
 from opframe_registry import Catalog, ConfigError, Dataset, Objective, Split, Trajectories, did_you_mean
@@ -111,7 +111,7 @@ def prepare(components: Iterable[Dataset], cache: Path, console: Console) -> Non
 
 def open_part(component: Dataset, split: Split, selection: Selection) -> Part:
     """Open one split. Raises DataError."""
-    trajectories = building.open_split(component, split, selection.cache)
+    trajectories = open_dataset(component, split, selection.cache)
     check_not_empty(component, trajectories.metadata)
     return Part(
         component=component,

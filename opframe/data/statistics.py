@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from opframe.data.mixture import Source, check_finite
+from opframe.data.mixture import Source, read_finite
 from opframe.data.moments import Moments, moments
 from opframe.data.normalization import Normalization
 from opframe.data.stamps import stamps
@@ -73,8 +73,7 @@ class Statistics:
     def _moments(self, progress: Progress) -> Moments:
         blocks, total = list(self._blocks()), None
         for done, (trajectory, start, stop) in enumerate(blocks, start=1):
-            values = self.source.read(trajectory, start, stop)
-            check_finite(self.source, trajectory, start, values)
+            values = read_finite(self.source, trajectory, start, stop)
             block = moments(values, kept=2).over(0)
             total = block if total is None else total + block
             progress(f"{self.source.title} (statistics)", done, len(blocks))

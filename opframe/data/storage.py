@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -78,7 +79,8 @@ def each(action: Callable[[str], _Answer], urls: Iterable[str]) -> list[_Answer]
     if len(urls) < 2 or all(map(is_local, urls)):
         return [action(url) for url in urls]
     with ThreadPoolExecutor(min(len(urls), _AT_ONCE), thread_name_prefix="opframe-headers") as threads:
-        return list(threads.map(action, urls))
+        contexts = [copy_context() for _ in urls]  # what is read there counts as read here
+        return list(threads.map(lambda context, url: context.run(action, url), contexts, urls))
 
 
 def find_files(folder: str, pattern: str) -> list[str]:

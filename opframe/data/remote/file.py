@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from attrs import define, field
 
 from opframe.data.remote.cache import RemoteCache
+from opframe.data.remote.refusal import on_refusal
 from opframe.data.remote.transport import Identity, Transport, changed, open_transport
 
 Range = tuple[int, int]  # from, to (not included)
@@ -22,6 +23,7 @@ GAP = 256 * 2**10
 PART = 16 * 2**20
 # What is kept on disk is in blocks of this size, so that windows that overlap share what they have in common.
 BLOCK = 256 * 2**10
+_STREAMED = 4 * PART  # of a whole file, at a time
 
 
 @define
@@ -54,6 +56,22 @@ class RemoteFile:
 
     def fetch(self, ranges: Sequence[Range]) -> list[memoryview]:
         """The bytes of each range, all requests at the same time. Raises DataError."""
+        contents = self._fetch(ranges)
+        on_refusal(lambda: self.forget(ranges))
+        return contents
+
+    def stream(self, start: int) -> Iterator[memoryview]:
+        """All bytes from `start` on, in pieces over several connections, which are not kept. Raises DataError."""
+        size = self.identity.size
+        for place in range(start, size, _STREAMED):
+            yield from self._fetch_extents([(place, min(place + _STREAMED, size))])
+
+    def forget(self, ranges: Iterable[Range]) -> None:
+        """Keep nothing of these bytes on disk."""
+        for number in _blocks(ranges) if self.kept else ():
+            self.cache.blocks.forget(self.name(number))
+
+    def _fetch(self, ranges: Sequence[Range]) -> list[memoryview]:
         if self.kept and self.cache.keeps(self.identity.size):
             return self._fetch_blocks(ranges)
         extents = join(ranges)
@@ -67,10 +85,10 @@ class RemoteFile:
 
     def _fetch_blocks(self, ranges: Sequence[Range]) -> list[memoryview]:
         """From the blocks on disk; those that lack are fetched, neighbours in one request, and kept."""
-        touched = [range(start // BLOCK, (stop - 1) // BLOCK + 1) for start, stop in ranges]
+        touched = [_touched(start, stop) for start, stop in ranges]
         blocks: dict[int, bytes | memoryview] = {}
         missing = []
-        for number in sorted({number for numbers in touched for number in numbers}):
+        for number in sorted(_blocks(ranges)):
             found = self.cache.blocks.get(self.name(number))
             if found is None:
                 missing.append(number)
@@ -123,6 +141,15 @@ class RemoteFile:
 
     def _failed(self) -> None:
         self.cache.count(retries=1)
+
+
+def _touched(start: int, stop: int) -> range:
+    """The numbers of the blocks that a range lies in."""
+    return range(start // BLOCK, (stop - 1) // BLOCK + 1)
+
+
+def _blocks(ranges: Iterable[Range]) -> set[int]:
+    return {number for start, stop in ranges for number in _touched(start, stop)}
 
 
 def join(ranges: Iterable[Range], gap: int = GAP) -> list[Range]:

@@ -16,6 +16,7 @@ from opframe.data.remote.cache import RemoteCache
 from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.index import Index
 from opframe.data.remote.layout import Array, Layout, Plan, find_layout
+from opframe.data.remote.refusal import on_refusal, once_more
 from opframe.data.remote.retries import redacted
 from opframe.data.remote.selection import Key, Selection
 from opframe.data.remote.transport import Identity
@@ -35,6 +36,12 @@ class _Session:
         self.file = RemoteFile(url, cache, versions)
         self.index = Index(self.file)
         self.layouts: dict[str, Layout] = {}
+
+    def forget(self) -> None:
+        """Look everything up anew."""
+        with self.lock:
+            self.layouts.clear()
+        self.index.forget()
 
 
 @define
@@ -94,6 +101,7 @@ class RemoteHdf5:
     def layout(self, path: str) -> Layout:
         """Where a dataset lies; looked up once. Raises DataError."""
         session = self._opened()
+        on_refusal(session.forget)
         found = session.layouts.get(path)
         if found is None:
             title = f"{redacted(self.url)}: '{path}'"
@@ -107,8 +115,12 @@ class RemoteHdf5:
     def read(self, wanted: Sequence[tuple[str, Key]]) -> list[Array]:
         """Selections of datasets, each a path and what stands in the brackets, all fetched at the same time.
 
-        Raises DataError; IndexError if a selection does not fit.
+        Raises DataError, where chunks cannot be decoded when fetched anew either; IndexError if a selection does not
+        fit.
         """
+        return once_more(lambda: self._read(wanted))
+
+    def _read(self, wanted: Sequence[tuple[str, Key]]) -> list[Array]:
         layouts = [self.layout(path) for path, _ in wanted]
         selections = [Selection.of(key, layout.shape) for layout, (_, key) in zip(layouts, wanted, strict=True)]
         plans = [

@@ -8,6 +8,7 @@ for an answer, a few kilobytes, is kept on disk, and the next process asks the s
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import h5py
 from attrs import define, field
 
 from opframe.data.remote.file import GAP, Range, RemoteFile
+from opframe.data.remote.refusal import on_refusal, once_more
 from opframe.data.remote.retries import redacted
 from opframe_registry import DataError
 
@@ -89,6 +91,10 @@ class _Blocks:
                 del self._blocks[next(iter(self._blocks))]
             self._blocks.update(new)
 
+    def forget(self) -> None:
+        with self._lock:
+            self._blocks.clear()
+
 
 @define
 class Index:
@@ -101,9 +107,25 @@ class Index:
         """The answer to a question that may be asked several times over, in which nothing of h5py may be left.
 
         What is read for it is kept on disk under a name, if there is one. Raises DataError if the file is not HDF5,
-        and whatever the question raises.
+        and whatever the question raises, both when bytes that were fetched anew say the same.
         """
-        store, key = self.file.cache.index, self.file.name(name)
+        return once_more(lambda: self._ask(question, name))
+
+    def forget(self) -> None:
+        """Keep nothing of what HDF5 has read of the file, neither here nor on disk."""
+        self._blocks.forget()
+        store = self.file.cache.index
+        for key in store.names(self._begin()) if self.file.kept else ():
+            self.file.forget(_unpack(store.get(key) or _pack({})))
+            store.forget(key)
+
+    def _begin(self) -> str:
+        """What the names of all entries of this version of the file begin with."""
+        return self.file.name("index")[:32]
+
+    def _ask(self, question: Callable[[h5py.File], _Answer], name: str) -> _Answer:
+        on_refusal(self.forget)
+        store, key = self.file.cache.index, self._begin() + hashlib.sha256(name.encode()).hexdigest()[:32]
         kept = store.get(key) if name and self.file.kept else None
         known, last, reach = _unpack(kept) if kept else {}, (0, 0), 1
         while True:

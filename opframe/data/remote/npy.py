@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from math import prod
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,6 +13,7 @@ from attrs import field, frozen
 from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.layout import Array, Contiguous
 from opframe.data.remote.reader import reader
+from opframe.data.remote.refusal import on_refusal, once_more
 from opframe.data.remote.retries import redacted
 from opframe.data.remote.selection import Key, Selection
 from opframe_registry import DataError
@@ -36,7 +38,10 @@ def read_header(file: BinaryIO) -> Header:
     """Read the header, with which the file begins. Raises ValueError if it is not one."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, turned, dtype = read(file)
+    try:
+        shape, turned, dtype = read(file)
+    except (TokenError, SyntaxError) as error:  # it is written as Python writes a dictionary
+        raise ValueError(f"its header is cut or damaged: {error}") from error
     if dtype.hasobject:
         raise ValueError("holds Python objects, which are not read")
     return Header(shape=tuple(shape), dtype=dtype, turned=turned, offset=file.tell())
@@ -51,6 +56,9 @@ class RemoteNpy:
     _layout: Contiguous = field(init=False, repr=False)
 
     @header.default
+    def _look(self) -> Header:
+        return once_more(self._read_header)
+
     def _read_header(self) -> Header:
         place = redacted(self.file.url)
         try:
@@ -80,6 +88,7 @@ class RemoteNpy:
 
     def __getitem__(self, key: Key) -> Array:
         """Some of its elements, all requests at the same time. Raises DataError; IndexError if `key` does not fit."""
+        on_refusal(lambda: self.file.forget([(0, self.header.offset)]))
         selection = Selection.of(key, self.shape)
         if 0 in selection.shape:
             return selection.without_dropped(np.empty(selection.shape, self.dtype))

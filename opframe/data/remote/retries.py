@@ -32,6 +32,10 @@ _URL = re.compile(
 )
 
 
+class NotFetchedError(DataError):
+    """No server gave what was asked for, or it has changed: nothing is known to be wrong with what was read before."""
+
+
 class WrongAnswerError(Exception):
     """An answer that is not what was asked for, such as fewer bytes; it may be right the next time."""
 
@@ -65,7 +69,7 @@ def described(error: BaseException) -> str:
     """What an error says, without credentials."""
     status = status_of(error)
     if status == HTTPStatus.NOT_FOUND or (isinstance(error, FileNotFoundError) and error.__cause__ is None):
-        return "no such file"
+        return f"no such file{' (HTTP 404)' if status else ''}"
     if status is not None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
         return f"HTTP {status} {phrase}".rstrip() + ("; are the credentials right?" if status in (401, 403) else "")
@@ -99,14 +103,22 @@ class Retries:
     first: float = field(default=0.5, validator=gt(0))
     longest: float = field(default=30.0, validator=gt(0))
 
-    def carry_out(self, url: str, action: Callable[[], _Answer], failed: Callable[[], None]) -> _Answer:
+    def carry_out(
+        self,
+        url: str,
+        action: Callable[[], _Answer],
+        failed: Callable[[], None],
+        reached: Callable[[], int] = lambda: 0,
+    ) -> _Answer:
         """The result of `action`; `failed` is called after every failure that is tried again.
 
-        Raises DataError with what happened and how often it was tried. The errors of other packages end here: they
-        hold the address with its credentials, which a traceback would print.
+        `reached` says how far an action has come that goes on where it stopped: its tries count anew from there.
+        Raises NotFetchedError with what happened and how often it was tried. The errors of other packages end here:
+        they hold the address with its credentials, which a traceback would print.
         """
-        started, place = time.monotonic(), redacted(url)
-        for attempt in range(1, self.attempts + 1):
+        started, place, attempt = time.monotonic(), redacted(url), 0
+        while True:
+            before = reached()
             try:
                 return action()
             except DataError:
@@ -115,12 +127,13 @@ class Retries:
                 if not _of_the_world(error):
                     raise
                 what, again, asked = described(error), passes(error), _asked_wait(error)
+            attempt = 0 if reached() > before else attempt + 1
             if not again or attempt == self.attempts:
                 break
             failed()
             self._wait(f"{place}: {what}", attempt, asked)
         tries = f"; tried {attempt} times in {time.monotonic() - started:.0f} s" if again else ""
-        raise DataError(f"{place}: {what}{tries}")
+        raise NotFetchedError(f"{place}: {what}{tries}")
 
     def _wait(self, what: str, attempt: int, asked: float) -> None:
         """Wait for a random time, so that many processes do not come back together, or as the server asks."""

@@ -75,6 +75,15 @@ class Store:
             self._unchecked = 0
             self._shrink(self.limit)
 
+    def forget(self, name: str) -> None:
+        """Remove an entry, if it is there and may be removed."""
+        with suppress(OSError):
+            self._path(name).unlink()
+
+    def names(self, beginning: str) -> list[str]:
+        """The names of entries that begin so, with two letters at least."""
+        return [path.name for path in (self.folder / beginning[:2]).glob(f"{beginning}*") if "." not in path.name]
+
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / name
 

@@ -14,8 +14,7 @@ from attrs import define, field, frozen
 from fsspec.asyn import sync
 from fsspec.spec import AbstractBufferedFile
 
-from opframe.data.remote.retries import WrongAnswerError, redacted, status_of
-from opframe_registry import DataError
+from opframe.data.remote.retries import NotFetchedError, WrongAnswerError, redacted, status_of
 
 # What filesystems call the version of a file, the most telling first; the last are times.
 _VERSIONS = (
@@ -37,7 +36,7 @@ class Identity:
         """From what fsspec says of a file. Raises DataError if that is not enough."""
         known = {name.lower().replace("-", "").replace("_", ""): value for name, value in info.items() if value}
         if not isinstance(info.get("size"), int):
-            raise DataError(
+            raise NotFetchedError(
                 f"{redacted(url)}: the server does not say how large it is, so parts of it cannot be read; download it"
             )
         version = next((f"{name} {known[name]}" for name in _VERSIONS if name in known), "")
@@ -86,9 +85,9 @@ class _Original:
         return data
 
 
-def changed(url: str, opened: Identity, now: Identity) -> DataError:
+def changed(url: str, opened: Identity, now: Identity) -> NotFetchedError:
     """The error for a file that is not the one that was opened."""
-    return DataError(
+    return NotFetchedError(
         f"{redacted(url)}: the file has changed while it was in use; it was {opened.size} bytes"
         f" ({opened.version or 'version unknown'}), now it is {now.size} bytes ({now.version or 'version unknown'}); "
         f"start again to read the new one"
@@ -128,7 +127,7 @@ class _Http:
         place, identity = redacted(self.original.url), self.identity
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if not found:
-            raise DataError(f"{place}: the server does not serve ranges of bytes; download the file instead")
+            raise NotFetchedError(f"{place}: the server does not serve ranges of bytes; download the file instead")
         name, _, _ = identity.version.partition(" ")
         header = {"etag": "ETag", "lastmodified": "Last-Modified"}.get(name, "")
         size = identity.size if found[3] == "*" else int(found[3])
