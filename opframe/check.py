@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from opframe import assembly, building
+from opframe import assembly
 from opframe.console import counted
-from opframe.data.mixture import left_out
+from opframe.data.mixture import left_out, open_dataset
 from opframe.data.storage import is_local, local_path
 from opframe.settings import Experiment
 from opframe_registry import Catalog, DataError, Dataset
@@ -55,7 +55,7 @@ def _missing(experiment: Experiment) -> list[str]:
     wrong: dict[str, None] = {}
     for component in (*experiment.datasets, *experiment.zero_shot):
         try:
-            building.open_split(component, "test", Path(experiment.data.cache))
+            open_dataset(component, "test", Path(experiment.data.cache))
         except DataError as error:
             (wrong if _is_there(component) else messages)[str(error)] = None
     if wrong:
