@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from opframe_registry import ConfigError, Fields
 from opframe_unet import UNet
+
+MADE_BEFORE = Path(__file__).parent / "made_before" / "unet"
 
 
 def fields_of(
@@ -64,6 +69,26 @@ def test_the_pdebench_preset_computes_what_pdebench_does(training: bool) -> None
     probe = torch.randn_like(output)
     gradients = [torch.autograd.grad((frames * probe).sum(), inputs)[0] for frames in (output, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["1d", "2d", "2d_batch", "3d", "3d_batch"])
+def test_weights_of_the_former_layers_load_and_a_seed_still_makes_them(case: str) -> None:
+    made = load_file(MADE_BEFORE / f"{case}.safetensors")
+    how = json.loads((MADE_BEFORE / f"{case}.json").read_text())
+    torch.manual_seed(0)
+    network = UNet(**how["settings"]).build(fields_of(**{**how["fields"], "channels": len(how["fields"]["channels"])}))
+    state = {name.removeprefix("weights/"): tensor for name, tensor in made.items() if name.startswith("weights/")}
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(weight.detach(), state[name], rtol=0, atol=0)
+    inputs = made["input"].clone().requires_grad_()
+    trained = network.train()(inputs).field
+    torch.testing.assert_close(trained, made["output_training"], rtol=1e-5, atol=1e-6)
+    gradient = torch.autograd.grad((trained * made["probe"]).sum(), inputs)[0]
+    torch.testing.assert_close(gradient, made["grad/input"], rtol=1e-4, atol=1e-5)
+    for tensor in network.state_dict().values():
+        tensor.zero_()
+    network.load_state_dict(state)
+    torch.testing.assert_close(network.eval()(inputs).field, made["output"], rtol=1e-5, atol=1e-6)
 
 
 def test_the_pdearena_preset_has_the_published_size() -> None:

@@ -23,7 +23,7 @@ Activation = Literal["gelu", "relu", "tanh"]
 @final
 @frozen(kw_only=True)
 class UNet(Backbone):
-    """Convolutional encoder and decoder with skip connections (Ronneberger et al., 2015), from MONAI's layers.
+    """Convolutional encoder and decoder with skip connections (Ronneberger et al., 2015).
 
     Frames and channels are stacked. Two convolutions a level, halving by max-pooling, doubling by transposed
     convolution, in 1-D, 2-D or 3-D, on grids of any number of points. The presets `pdebench` and `pdearena` are the

@@ -1,7 +1,4 @@
-"""The U-Net of PDEBench (Takamoto et al., NeurIPS 2022, arXiv 2210.07182) from MONAI's layers.
-
-MONAI's BasicUNet differs from it in the last doubling, and torch.compile cannot trace its forward pass; so the layers
-are MONAI's, and the path through them is here.
+"""The U-Net of PDEBench (Takamoto et al., NeurIPS 2022, arXiv 2210.07182).
 
 Legend: B batch, T frames in, S frames out, C channels.
 """
@@ -9,17 +6,15 @@ Legend: B batch, T frames in, S frames out, C channels.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
-from monai.networks.blocks.upsample import UpSample
-from monai.networks.nets.basic_unet import Down, TwoConv
 from torch import Tensor, nn
 
 from opframe.layers.scale import standardized
 from opframe_registry import Fields, Prediction
-from opframe_unet import NORM_GROUPS
+from opframe_unet.layers import doubling, halving, pointwise, two_convolutions
 
 if TYPE_CHECKING:
     from opframe_unet import UNet
@@ -35,17 +30,16 @@ class UNetNet(nn.Module):
         super().__init__()
         axes, channels = len(fields.grid), len(fields.channels)
         widths = [settings.width * 2**level for level in range(settings.levels + 1)]
-        norm = ("group", {"num_groups": NORM_GROUPS}) if settings.norm == "group" else "batch"
-        how: dict[str, Any] = {"norm": norm, "act": settings.activation, "bias": False}
         descent = list(pairwise(widths))
         self.normalize, self.channels = settings.normalize, channels
         self.layout = CHANNELS_LAST.get(axes, torch.contiguous_format)
-        self.encoder = nn.ModuleList([TwoConv(axes, fields.history * channels, settings.width, **how)])
-        self.encoder += [Down(axes, finer, coarser, **how) for finer, coarser in descent]
-        self.upsampling = nn.ModuleList(UpSample(axes, coarser, finer, 2) for finer, coarser in reversed(descent))
-        self.decoder = nn.ModuleList(TwoConv(axes, 2 * finer, finer, **how) for finer, _ in reversed(descent))
-        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
-        self.head = convolution(settings.width, fields.horizon * channels, kernel_size=1)
+        self.encoder = nn.ModuleList([two_convolutions(settings, axes, fields.history * channels, settings.width)])
+        self.encoder += [halving(settings, axes, finer, coarser) for finer, coarser in descent]
+        self.upsampling = nn.ModuleList(doubling(axes, coarser, finer) for finer, coarser in reversed(descent))
+        self.decoder = nn.ModuleList(
+            two_convolutions(settings, axes, 2 * finer, finer) for finer, _ in reversed(descent)
+        )
+        self.head = pointwise(axes, settings.width, fields.horizon * channels)
 
     def forward(self, u: Tensor) -> Prediction:
         """Predict the next S frames, in the precision of `u` under autocast too."""
