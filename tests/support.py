@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from opframe_registry import Adapted, Backbone, Change, Fields
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[1]
@@ -29,6 +33,15 @@ def write_prepared(path: Path, data: NDArray[np.float32], **options: object) -> 
     with h5py.File(path, "w") as file:
         file.create_dataset("data", data=data, **options)
     return path
+
+
+def adapted_weight(
+    backbone: Backbone, name: str, fresh: Tensor, source: Fields, target: Fields, weights: Mapping[str, Tensor]
+) -> Adapted | None:
+    """What a backbone makes of one of the trained weights, which is to replace a fresh one."""
+    return backbone.adapt(
+        Change(name=name, weight=weights[name], fresh=fresh, source=source, target=target, weights=weights)
+    )
 
 
 EXPERIMENT = """

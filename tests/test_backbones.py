@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from opframe_registry import Backbone, ConfigError, Fields, Prediction, discover
-from support import waves
+from support import adapted_weight, waves
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "dpot": {"width": 16, "depth": 2, "heads": 2, "patch": 4, "output_width": 8, "classes": 3},
@@ -212,7 +212,7 @@ def test_weights_fit_the_same_fields_as_they_are(component: type[Backbone], fiel
     backbone = small(component, normalize=True)
     trained, fresh = (network_of(backbone, fields, seed).state_dict() for seed in (0, 1))
     for name, weight in trained.items():
-        adapted = backbone.adapt(name, weight, fresh[name].clone(), fields, fields, trained)
+        adapted = adapted_weight(backbone, name, fresh[name].clone(), fields, fields, trained)
         assert adapted is not None, name
         assert torch.equal(adapted.weight, weight), name
         assert adapted.how == "", name
@@ -237,7 +237,7 @@ def test_what_is_adapted_to_other_fields_fits_them(component: type[Backbone], ch
     old, network = network_of(backbone, source, seed=1).state_dict(), network_of(backbone, target)
     state, taken = network.state_dict(), 0
     for name, fresh in state.items():
-        if name in old and (adapted := backbone.adapt(name, old[name], fresh.clone(), source, target, old)):
+        if name in old and (adapted := adapted_weight(backbone, name, fresh.clone(), source, target, old)):
             assert adapted.weight.shape == fresh.shape, name
             assert adapted.how or torch.equal(adapted.weight, old[name]), name
             state[name], taken = adapted.weight, taken + 1

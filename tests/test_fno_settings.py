@@ -48,7 +48,6 @@ def test_the_default_experiment_runs_with_another_type(catalog: Catalog) -> None
     ("settings", "words"),
     [
         ({"width": 30}, ("width = 30", "multiple of 4", "such as 32", "group_norm")),
-        ({"size": "giant"}, ("'giant'", "tiny")),
         ({"depth": 0}, ("depth",)),
         ({"modes": ()}, ("modes",)),
         ({"modes": (4, 0)}, ("modes",)),

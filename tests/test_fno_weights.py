@@ -14,6 +14,7 @@ from opframe_dpot import DPOT
 from opframe_fno import FNO
 from opframe_fno.spectral import ModeTransform
 from opframe_registry import Adapted, ConfigError, Fields
+from support import adapted_weight
 from test_fno import CASES, difference, fields_of, golden, ours
 
 SMALL = FNO(width=8, depth=1, modes=3, normalize=True, classes=2)
@@ -23,7 +24,7 @@ FIRST = "patch_embed.proj.0.weight"
 def adapted(name: str, source: Fields, target: Fields) -> tuple[Adapted, Tensor, Tensor]:
     """What becomes of a weight, the trained one and the fresh one."""
     old, fresh = SMALL.build(source).state_dict(), SMALL.build(target).state_dict()[name]
-    result = SMALL.adapt(name, old[name], fresh.clone(), source, target, old)
+    result = adapted_weight(SMALL, name, fresh.clone(), source, target, old)
     assert result is not None
     assert result.weight.shape == fresh.shape
     return result, old[name], fresh
@@ -74,7 +75,7 @@ def test_classes_stay_with_their_datasets() -> None:
     assert torch.equal(result.weight, torch.stack([old[1], fresh[1]]))
     assert result.how == "1 of 2 datasets known"
     unknown = attrs.evolve(target, datasets=("burgers", "darcy"))
-    assert SMALL.adapt("cls_head.4.weight", old, fresh, source, unknown, {}) is None
+    assert adapted_weight(SMALL, "cls_head.4.weight", fresh, source, unknown, {"cls_head.4.weight": old}) is None
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -84,11 +85,11 @@ def test_more_modes_change_nothing_of_what_was_trained_and_fewer_keep_the_low_on
     torch.manual_seed(0)
     narrow, wide = few.build(fields).spectral_convs[0], many.build(fields).spectral_convs[0]
     z = torch.randn(2, *fields.grid, 8)
-    weight, fresh = narrow.weight.detach(), wide.weight.detach()
-    there = many.adapt("spectral_convs.0.weight", weight, fresh.clone(), fields, fields, {})
+    name, weight, fresh = "spectral_convs.0.weight", narrow.weight.detach(), wide.weight.detach()
+    there = adapted_weight(many, name, fresh.clone(), fields, fields, {name: weight})
     assert there is not None
     assert there.how.startswith("modes 2")
-    back = few.adapt("spectral_convs.0.weight", there.weight, weight.clone().zero_(), fields, fields, {})
+    back = adapted_weight(few, name, weight.clone().zero_(), fields, fields, {name: there.weight})
     assert back is not None
     assert torch.equal(back.weight, weight)
     fresh.copy_(there.weight)
@@ -106,7 +107,7 @@ def test_point_layers_of_a_plane_go_into_space_but_modes_and_other_widths_do_not
     assert torch.equal(first.weight.flatten(1)[:, -1], fresh.flatten(1)[:, -1])
     old, new = SMALL.build(plane).state_dict(), SMALL.build(space).state_dict()
     name = "spectral_convs.0.weight"
-    assert SMALL.adapt(name, old[name], new[name], plane, space, old) is None
+    assert adapted_weight(SMALL, name, new[name], plane, space, old) is None
     wide = attrs.evolve(SMALL, width=16).build(plane).state_dict()
     narrow = SMALL.build(plane).state_dict()
     for name in (
@@ -116,7 +117,7 @@ def test_point_layers_of_a_plane_go_into_space_but_modes_and_other_widths_do_not
         "scale_feats.weight",
         "cls_head.4.weight",
     ):
-        assert SMALL.adapt(name, wide[name], narrow[name], plane, plane, wide) is None, name
+        assert adapted_weight(SMALL, name, narrow[name], plane, plane, wide) is None, name
 
 
 @pytest.mark.parametrize("case", CASES)

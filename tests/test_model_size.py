@@ -16,8 +16,10 @@ from torch import nn
 from conftest import Command
 from opframe.model_size import EXAMPLE, model_size, size_table, variants
 from opframe_dpot import DPOT
+from opframe_fno import FNO
 from opframe_moepot import MoEPOT
 from opframe_registry import Backbone, ConfigError, Fields
+from opframe_unet import UNet
 
 
 @final
@@ -34,6 +36,13 @@ class Line(Backbone):
         if len(fields.grid) != 1:
             raise ConfigError("[backbone] line works on 1-D grids")
         return nn.Linear(fields.grid[0], self.width)
+
+
+@pytest.mark.parametrize("class_", [DPOT, MoEPOT, FNO, UNet, Line])
+def test_a_size_that_is_no_preset_is_refused_by_every_backbone(class_: type[Backbone]) -> None:
+    needed = class_.presets.get("wide", {})
+    with pytest.raises(ValueError, match=rf"size = 'giant' is not a preset; presets: {next(iter(class_.presets))}, "):
+        class_(size="giant", **needed)
 
 
 def test_the_count_is_that_of_the_network() -> None:

@@ -19,7 +19,7 @@ from opframe_moepot.experts import Expert, weighted_experts
 from opframe_moepot.gate import Gate, Routing
 from opframe_moepot.network import Mixture, router_scores
 from opframe_registry import Adapted, ConfigError, Fields, Prediction
-from support import GOLDEN, PUBLISHED_KEYS
+from support import GOLDEN, PUBLISHED_KEYS, adapted_weight
 
 SMALL = MoEPOT(width=16, depth=2, heads=2, patch=4, routed_experts=6, chosen_experts=2)
 
@@ -355,8 +355,8 @@ def test_parts_are_the_whole_and_the_router_is_one_of_them() -> None:
 def test_weights_fit_another_grid_and_other_channels() -> None:
     old, new = grid_of(1, 8, 8), grid_of(2, 12, 8, history=5)
     weights, fresh = SMALL.build(old).state_dict(), SMALL.build(new).state_dict()
-    for name, weight in weights.items():
-        adapted = SMALL.adapt(name, weight, fresh[name], old, new, weights)
+    for name in weights:
+        adapted = adapted_weight(SMALL, name, fresh[name], old, new, weights)
         assert isinstance(adapted, Adapted), name
         assert adapted.weight.shape == fresh[name].shape, name
 
@@ -369,7 +369,7 @@ def test_another_grid_is_predicted_and_routed_as_by_the_network_adapted_to_it(
     old, new = grid_of(1, *own), grid_of(1, *other)
     network, adapted = SMALL.build(old).eval(), SMALL.build(new).eval()
     weights = network.state_dict()
-    changes = {name: SMALL.adapt(name, weights[name], w, old, new, weights) for name, w in adapted.state_dict().items()}
+    changes = {name: adapted_weight(SMALL, name, w, old, new, weights) for name, w in adapted.state_dict().items()}
     adapted.load_state_dict({name: change.weight for name, change in changes.items() if change is not None})
     inputs = torch.randn(3, 4, 1, *other)
     assert difference(network(inputs).field.detach(), adapted(inputs).field.detach()) <= 1e-6
@@ -379,7 +379,7 @@ def test_another_grid_is_predicted_and_routed_as_by_the_network_adapted_to_it(
 def test_with_another_number_of_experts_the_last_layer_of_the_gate_has_no_use() -> None:
     fields, fewer = grid_of(1, 8, 8), evolve(SMALL, routed_experts=4)
     weights, fresh = SMALL.build(fields).state_dict(), fewer.build(fields).state_dict()
-    refused = [name for name in fresh if fewer.adapt(name, weights[name], fresh[name], fields, fields, weights) is None]
+    refused = [name for name, w in fresh.items() if adapted_weight(fewer, name, w, fields, fields, weights) is None]
     last = [f"blocks.{block}.MoE.gating.gate.7.{kind}" for block in range(2) for kind in ("weight", "bias")]
     assert refused == last
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from opframe_dpot import DPOT
 from opframe_registry import Adapted, Fields
+from support import adapted_weight
 
 SMALL = DPOT(width=16, depth=2, heads=2, patch=4, output_width=8)
 FIELDS = Fields(channels=("a", "b", "c"), grid=(16, 8), history=5, horizon=2)
@@ -43,8 +44,7 @@ def adaptations(
     result = {}
     for name, fresh in settings.build(target).state_dict().items():
         fresh = fresh if fresh_value is None else torch.full_like(fresh, fresh_value)
-        weight = weights.get(name)
-        adapted = None if weight is None else settings.adapt(name, weight, fresh, source, target, weights)
+        adapted = adapted_weight(settings, name, fresh, source, target, weights) if name in weights else None
         result[name] = fresh, adapted
     return result
 

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, final
 import pytest
 import torch
 from attrs import evolve, frozen
-from torch import Tensor, nn
+from torch import nn
 
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import Header, Origin, Pretrained
 from opframe.weights.transfer import Transfer, transfer
 from opframe_dpot import DPOT
 from opframe_moepot import MoEPOT
-from opframe_registry import Adapted, Backbone, ConfigError, Fields, PluginError
+from opframe_registry import Adapted, Backbone, Change, ConfigError, Fields, PluginError
 
 SMALL = DPOT(width=16, depth=2, heads=2, patch=4)
 MIXTURE = MoEPOT(width=16, depth=2, heads=2, patch=4)
@@ -150,9 +150,9 @@ def test_the_network_keeps_its_precision() -> None:
 def test_a_backbone_adapts_in_the_precision_of_its_network() -> None:
     seen = []
 
-    def watch(name: str, weight: Tensor, fresh: Tensor) -> Adapted:
-        seen.append((weight.dtype, fresh.dtype))
-        return Adapted(weight=weight)
+    def watch(change: Change) -> Adapted:
+        seen.append((change.weight.dtype, change.fresh.dtype))
+        return Adapted(weight=change.weight)
 
     source = trained(adapting(watch))
     half = evolve(source, weights={name: weight.half() for name, weight in source.weights.items()})
@@ -209,23 +209,23 @@ def adapting(how: Any) -> Backbone:
         def build(self, fields: Fields) -> nn.Module:
             return nn.Linear(2, len(fields.channels))
 
-        def adapt(self, name: str, weight: Tensor, fresh: Tensor, *_: object) -> Adapted | None:
-            answer: Adapted | None = how(name, weight, fresh)
+        def adapt(self, change: Change) -> Adapted | None:
+            answer: Adapted | None = how(change)
             return answer
 
     return Layer()
 
 
 def test_a_backbone_that_adapts_to_a_wrong_shape_is_named() -> None:
-    wrong = adapting(lambda name, weight, fresh: Adapted(weight=weight.flatten()))
+    wrong = adapting(lambda change: Adapted(weight=change.weight.flatten()))
     with pytest.raises(PluginError, match="backbone layer adapts weight to the shape 4, not 2x2"):
         transfer(wrong, fresh_network(wrong, FIELDS), FIELDS, trained(wrong))
 
 
 def test_what_a_backbone_does_to_a_fresh_tensor_it_does_not_return_is_lost() -> None:
-    def spoil(name: str, weight: Tensor, fresh: Tensor) -> Adapted | None:
-        fresh.zero_()
-        return None if name == "weight" else Adapted(weight=weight)
+    def spoil(change: Change) -> Adapted | None:
+        change.fresh.zero_()
+        return None if change.name == "weight" else Adapted(weight=change.weight)
 
     result, network = carried_over(trained(adapting(spoil)), adapting(spoil), FIELDS)
     assert of_status(result, "fresh") == {"weight"}

@@ -2,9 +2,9 @@
 
 What this rests on: the channel axis is made of slots, so channels keep their positions; the coordinates are the last
 inputs of the patch embedding; the latest frames are those that a prediction depends on, so frames are matched from the
-latest backwards. Where a fresh tensor has more than the trained one, the rest keeps its fresh values.
+latest backwards.
 
-Legend: T frames in, S frames out, C channels, N axes of space, P side of a patch, D width, M = C·P + N + 1 channels
+Legend: T frames in, C channels, N axes of space, P side of a patch, D width, M = C·P + N + 1 channels
 inside the patch embedding, t time from 0 to 1 over the frames, A_t = diag(cos(t·γ)) W_t matrices that aggregate frames.
 """
 
@@ -13,65 +13,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
+from opframe.layers.changes import (
+    channels_changed,
+    history_changed,
+    inputs_changed,
+    laid_over,
+    last_layer,
+    moments_layer,
+)
 from opframe.layers.dense import unit_interval
 from opframe.layers.embedding import resize_position
-from opframe_registry import Adapted, Backbone, Fields
+from opframe_registry import Adapted, Backbone, Change
 
 _FIRST, _FREQUENCIES = "patch_embed.proj.0.weight", "time_agg_layer.gamma"
 _OF_SPACE = ("patch_embed.", "pos_embed", "out_layer.")
 _LEAST_COSINE = 0.05
 
 
-@frozen(kw_only=True, eq=False)
-class _Change:
-    """A trained tensor, the fresh one that it is to replace, and the other trained tensors by name."""
-
-    weight: Tensor
-    fresh: Tensor
-    source: Fields
-    target: Fields
-    weights: Mapping[str, Tensor]
-
-    @property
-    def axes(self) -> int:
-        return len(self.target.grid)
-
-    @property
-    def channels(self) -> str:
-        old, new = len(self.source.channels), len(self.target.channels)
-        return "" if old == new else f"{old} to {new} channels"
-
-    @property
-    def history(self) -> str:
-        old, new = self.source.history, self.target.history
-        return "" if old == new else f"history of {old} to {new} frames"
-
-
-def adapt_patch_transformer(
-    backbone: Backbone,
-    name: str,
-    weight: Tensor,
-    fresh: Tensor,
-    source: Fields,
-    target: Fields,
-    weights: Mapping[str, Tensor],
-) -> Adapted | None:
-    """What `Backbone.adapt` returns for a patch transformer; `weights` are all of the trained network.
+def adapt_patch_transformer(backbone: Backbone, change: Change) -> Adapted | None:
+    """What `Backbone.adapt` returns for a patch transformer.
 
     With another number of axes of space, embedding and output layers begin fresh.
     """
-    if len(source.grid) != len(target.grid) and name.startswith(_OF_SPACE):
+    if len(change.source.grid) != len(change.target.grid) and change.name.startswith(_OF_SPACE):
         return None
-    rule = _RULES.get(name)
-    if rule is None:
-        return Backbone.adapt(backbone, name, weight, fresh, source, target, weights)
-    return rule(_Change(weight=weight, fresh=fresh, source=source, target=target, weights=weights))
+    rule = _RULES.get(change.name)
+    return rule(change) if rule else Backbone.adapt(backbone, change)
 
 
-def _position(change: _Change) -> Adapted | None:
+def _position(change: Change) -> Adapted | None:
     """(1, D, X', Y')."""
     weight, fresh = change.weight, change.fresh
     if weight.shape == fresh.shape:
@@ -83,9 +55,9 @@ def _position(change: _Change) -> Adapted | None:
     return Adapted(weight=resized, how=f"position embedding resized from {old} to {new}")
 
 
-def _first_convolution(change: _Change) -> Adapted | None:
+def _first_convolution(change: Change) -> Adapted | None:
     """(M, C + N + 1, P, P). The weight of the time is scaled so that a frame keeps the time it had."""
-    weight, fresh, coordinates = change.weight, change.fresh, change.axes + 1
+    weight, fresh, coordinates = change.weight, change.fresh, _axes(change) + 1
     if weight.shape[2:] != fresh.shape[2:]:
         return None
     if _FIRST in change.weights:
@@ -93,10 +65,10 @@ def _first_convolution(change: _Change) -> Adapted | None:
         weight = torch.cat([weight[:, :-1], weight[:, -1:] * scale], dim=1)
     slots = laid_over(fresh[:, :-coordinates], weight[:, :-coordinates])
     places = laid_over(fresh[:, -coordinates:], weight[:, -coordinates:])
-    return Adapted(weight=torch.cat([slots, places], dim=1), how=_words(change.channels, change.history))
+    return Adapted(weight=torch.cat([slots, places], dim=1), how=inputs_changed(change))
 
 
-def _first_bias(change: _Change) -> Adapted | None:
+def _first_bias(change: Change) -> Adapted | None:
     """(M,). It takes up the shift of the time."""
     if not _same_patch(change, 0):
         return None
@@ -104,10 +76,10 @@ def _first_bias(change: _Change) -> Adapted | None:
     if _FIRST in change.weights:
         _, shift = _times(change)
         weight = weight + shift * change.weights[_FIRST][:, -1].flatten(1).sum(1).to(weight)
-    return Adapted(weight=laid_over(change.fresh, weight), how=_words(change.channels, change.history))
+    return Adapted(weight=laid_over(change.fresh, weight), how=inputs_changed(change))
 
 
-def _times(change: _Change) -> tuple[float, float]:
+def _times(change: Change) -> tuple[float, float]:
     """Scale and shift that make of a frame's time in the target its time in the source: both call the latest one 1.
 
     A single frame is at time 0.
@@ -121,21 +93,26 @@ def _times(change: _Change) -> tuple[float, float]:
     return scale, 1.0 - scale
 
 
-def _second_convolution(change: _Change) -> Adapted | None:
+def _second_convolution(change: Change) -> Adapted | None:
     """(D, M, 1, 1)."""
     if len(change.weight) != len(change.fresh) or not _same_patch(change, 1):
         return None
-    return Adapted(weight=laid_over(change.fresh, change.weight), how=change.channels)
+    return Adapted(weight=laid_over(change.fresh, change.weight), how=channels_changed(change))
 
 
-def _same_patch(change: _Change, axis: int) -> bool:
+def _axes(change: Change) -> int:
+    """N."""
+    return len(change.target.grid)
+
+
+def _same_patch(change: Change, axis: int) -> bool:
     """Whether an axis M belongs to patches of one side in both networks: otherwise its entries mean something else."""
     source, target = change.source, change.target
-    old, new = change.weight.shape[axis] - change.axes - 1, change.fresh.shape[axis] - change.axes - 1
+    old, new = change.weight.shape[axis] - _axes(change) - 1, change.fresh.shape[axis] - _axes(change) - 1
     return old * len(target.channels) == new * len(source.channels)
 
 
-def _aggregation(change: _Change) -> Adapted | None:
+def _aggregation(change: Change) -> Adapted | None:
     """(T, D, D): W_t such that the A_t of the latest frames stay what they are.
 
     Of frames before the trained history nothing is known: they begin with no weight. Frames that are no longer given
@@ -153,10 +130,10 @@ def _aggregation(change: _Change) -> Adapted | None:
     latest[0] += matrices[:-kept].sum(0)
     padded = torch.cat([torch.zeros_like(matrices[:1]).expand(new - kept, -1, -1), latest])
     cosines = _cosines(new, change)
-    return Adapted(weight=padded * cosines / cosines.square().clamp(min=_LEAST_COSINE**2), how=change.history)
+    return Adapted(weight=padded * cosines / cosines.square().clamp(min=_LEAST_COSINE**2), how=history_changed(change))
 
 
-def _cosines(frames: int, change: _Change) -> Tensor:
+def _cosines(frames: int, change: Change) -> Tensor:
     """cos(t·γ), (T, D, 1); without γ, ones."""
     frequencies = change.weights.get(_FREQUENCIES)
     if frequencies is None:
@@ -165,46 +142,14 @@ def _cosines(frames: int, change: _Change) -> Tensor:
     return torch.cos(times * frequencies.to(change.weight))[..., None]
 
 
-def _moments(change: _Change) -> Adapted | None:
-    """(D, 2C): means, then standard deviations."""
-    if len(change.weight) != len(change.fresh):
-        return None
-    weight, fresh = (torch.unflatten(tensor, 1, (2, -1)) for tensor in (change.weight, change.fresh))
-    return Adapted(weight=laid_over(fresh, weight).flatten(1), how=change.channels)
-
-
-def _last_convolution(change: _Change) -> Adapted | None:
-    """(S·C, …). Frames beyond the trained horizon begin as its last."""
-    weight = torch.unflatten(change.weight, 0, (change.source.horizon, -1))
-    fresh = torch.unflatten(change.fresh, 0, (change.target.horizon, -1))
-    if weight.shape[2:] != fresh.shape[2:]:
-        return None
-    old, new = len(weight), len(fresh)
-    frames = weight[torch.arange(new, device=weight.device).clamp(max=old - 1)]
-    horizon = "" if old == new else f"horizon of {old} to {new} frames"
-    return Adapted(weight=laid_over(fresh, frames).flatten(0, 1), how=_words(change.channels, horizon))
-
-
-def laid_over(fresh: Tensor, weight: Tensor) -> Tensor:
-    """The fresh tensor, with what both have by position from the trained one."""
-    corner = tuple(slice(min(sizes)) for sizes in zip(weight.shape, fresh.shape, strict=True))
-    result = fresh.clone()
-    result[corner] = weight[corner]
-    return result
-
-
-def _words(*reasons: str) -> str:
-    return ", ".join(filter(None, reasons))
-
-
-_RULES: Mapping[str, Callable[[_Change], Adapted | None]] = {
+_RULES: Mapping[str, Callable[[Change], Adapted | None]] = {
     "pos_embed": _position,
     _FIRST: _first_convolution,
     "patch_embed.proj.0.bias": _first_bias,
     "patch_embed.proj.2.weight": _second_convolution,
     "time_agg_layer.w": _aggregation,
-    "scale_feats_mu.weight": _moments,
-    "scale_feats_sigma.weight": _moments,
-    "out_layer.4.weight": _last_convolution,
-    "out_layer.4.bias": _last_convolution,
+    "scale_feats_mu.weight": moments_layer,
+    "scale_feats_sigma.weight": moments_layer,
+    "out_layer.4.weight": last_layer,
+    "out_layer.4.bias": last_layer,
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import Pretrained
-from opframe_registry import Backbone, ConfigError, Fields, PluginError, did_you_mean
+from opframe_registry import Backbone, Change, ConfigError, Fields, PluginError, did_you_mean
 
 Status = Literal["copied", "adapted", "fresh", "unused"]
 _STATUSES: tuple[Status, ...] = ("copied", "adapted", "fresh", "unused")
@@ -147,8 +147,15 @@ def _take(backbone: Backbone, name: str, fresh: Tensor, fields: Fields, pretrain
     weight = pretrained.weights.get(name)
     if weight is None:
         return Entry(part=part, name=name, status="fresh", how="not in the source")
-    source = pretrained.header.fields
-    adapted = backbone.adapt(name, weight.to(fresh), fresh.detach().clone(), source, fields, pretrained.weights)
+    change = Change(
+        name=name,
+        weight=weight.to(fresh),
+        fresh=fresh.detach().clone(),
+        source=pretrained.header.fields,
+        target=fields,
+        weights=pretrained.weights,
+    )
+    adapted = backbone.adapt(change)
     if adapted is None:
         return Entry(part=part, name=name, status="fresh", how=f"{_shape(weight)} does not fit {_shape(fresh)}")
     if adapted.weight.shape != fresh.shape:

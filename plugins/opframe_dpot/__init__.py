@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_
 
 from opframe.layers.patch_keys import PARTS, check_fields, check_widths, hidden_width
-from opframe_registry import Adapted, Backbone, Component, Fields, Published, hookimpl
+from opframe_registry import Adapted, Backbone, Change, Component, Fields, Published, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,8 +49,6 @@ class DPOT(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.size is not None and self.size not in self.presets:
-            raise ValueError(f"size = {self.size!r} is not a preset; presets: {', '.join(self.presets)}")
         check_widths(self)
 
     @property
@@ -65,19 +63,11 @@ class DPOT(Backbone):
 
         return dpot(self, fields)
 
-    def adapt(
-        self,
-        name: str,
-        weight: Tensor,
-        fresh: Tensor,
-        source: Fields,
-        target: Fields,
-        weights: Mapping[str, Tensor],
-    ) -> Adapted | None:
+    def adapt(self, change: Change) -> Adapted | None:
         """Fit a weight to another grid, other channels, another history or horizon; 2-D blocks to 3-D."""
         from opframe.layers.adaptation import adapt_patch_transformer
 
-        return adapt_patch_transformer(self, name, weight, fresh, source, target, weights)
+        return adapt_patch_transformer(self, change)
 
     @classmethod
     def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:

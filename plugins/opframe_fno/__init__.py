@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, min_len
 
-from opframe_registry import Adapted, Backbone, Component, ConfigError, Fields, Published, hookimpl
+from opframe_registry import Adapted, Backbone, Change, Component, ConfigError, Fields, Published, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,8 +71,6 @@ class FNO(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.size is not None and self.size not in self.presets:
-            raise ValueError(f"size = {self.size!r} is not a preset; presets: {', '.join(self.presets)}")
         if self.group_norm and self.width % NORM_GROUPS:
             nearest = NORM_GROUPS * max(1, round(self.width / NORM_GROUPS))
             raise ValueError(
@@ -106,19 +104,11 @@ class FNO(Backbone):
 
         return FNONet(self, fields)
 
-    def adapt(
-        self,
-        name: str,
-        weight: Tensor,
-        fresh: Tensor,
-        source: Fields,
-        target: Fields,
-        weights: Mapping[str, Tensor],
-    ) -> Adapted | None:
+    def adapt(self, change: Change) -> Adapted | None:
         """Fit a weight to other channels, another history or horizon, other datasets, more or fewer modes."""
         from opframe_fno.adaptation import adapt_fno
 
-        return adapt_fno(self, name, weight, fresh, source, target, weights)
+        return adapt_fno(self, change)
 
     @classmethod
     def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:

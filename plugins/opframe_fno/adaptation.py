@@ -10,44 +10,30 @@ channels inside the embedding, s choices of signs, K kept modes of an axis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
-from opframe.layers.adaptation import laid_over
-from opframe_registry import Adapted, Backbone, Fields
+from opframe.layers.changes import (
+    changed,
+    inputs_changed,
+    laid_over,
+    last_layer,
+    moments_layer,
+    words,
+)
+from opframe_registry import Adapted, Backbone, Change
 
 
-def adapt_fno(
-    backbone: Backbone,
-    name: str,
-    weight: Tensor,
-    fresh: Tensor,
-    source: Fields,
-    target: Fields,
-    weights: Mapping[str, Tensor],
-) -> Adapted | None:
+def adapt_fno(backbone: Backbone, change: Change) -> Adapted | None:
     """What `Backbone.adapt` returns for an FNO."""
-    if name.startswith("spectral_convs."):
-        return _spectral(weight, fresh)
-    if name == "patch_embed.proj.0.weight":
-        return _first_layer(weight, fresh, source, target)
-    if name == "patch_embed.proj.0.bias":
-        return Adapted(weight=laid_over(fresh, weight), how=_inputs(source, target))
-    if name == "patch_embed.proj.2.weight":
-        return _second_layer(weight, fresh, source, target)
-    if name.startswith("fc2."):
-        return _last_layer(weight, fresh, source, target)
-    if name == "scale_feats.weight":
-        return _moments(weight, fresh, source, target)
-    if name.startswith("cls_head.4."):
-        return _classes(weight, fresh, source, target)
-    return Backbone.adapt(backbone, name, weight, fresh, source, target, weights)
+    rule = next((rule for start, rule in _RULES.items() if change.name.startswith(start)), None)
+    return rule(change) if rule else Backbone.adapt(backbone, change)
 
 
-def _spectral(weight: Tensor, fresh: Tensor) -> Adapted | None:
+def _spectral(change: Change) -> Adapted | None:
     """(s, K_0, …, 2D, D): frequencies of axis a are −K … −1 if bit a of the first index is set, else 0 … K−1."""
+    weight, fresh = change.weight, change.fresh
     old, new = weight.shape[1:-2], fresh.shape[1:-2]
     if len(old) != len(new) or weight.shape[-2:] != fresh.shape[-2:]:
         return None
@@ -61,51 +47,39 @@ def _spectral(weight: Tensor, fresh: Tensor) -> Adapted | None:
     return Adapted(weight=result, how=f"modes {_shape(old)} to {_shape(new)}")
 
 
-def _first_layer(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> Adapted:
+def _first_layer(change: Change) -> Adapted:
     """(M, M, 1, …): frames and channels, then coordinates."""
-    trained, result = weight.flatten(1), fresh.flatten(1).clone()
+    source, target = change.source, change.target
+    trained, result = change.weight.flatten(1), change.fresh.flatten(1).clone()
     old_axes, new_axes = len(source.grid), len(target.grid)
     frames = min(source.history, target.history)
     old = torch.unflatten(trained[:, :-old_axes], 1, (source.history, -1))[:, -frames:]
     new = torch.unflatten(result[:, :-new_axes], 1, (target.history, -1))
     new[:, -frames:] = laid_over(new[:, -frames:], old)
     result[:, -new_axes:] = laid_over(result[:, -new_axes:], trained[:, -old_axes:])
-    return Adapted(weight=result.view_as(fresh), how=_inputs(source, target))
+    return Adapted(weight=result.view_as(change.fresh), how=_inputs(change))
 
 
-def _second_layer(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> Adapted | None:
+def _first_bias(change: Change) -> Adapted:
+    """(M,)."""
+    return Adapted(weight=laid_over(change.fresh, change.weight), how=_inputs(change))
+
+
+def _second_layer(change: Change) -> Adapted | None:
     """(D, M, 1, …)."""
-    if len(weight) != len(fresh):
+    if len(change.weight) != len(change.fresh):
         return None
-    merged = laid_over(fresh.flatten(1), weight.flatten(1))
-    return Adapted(weight=merged.view_as(fresh), how=_inputs(source, target))
+    merged = laid_over(change.fresh.flatten(1), change.weight.flatten(1))
+    return Adapted(weight=merged.view_as(change.fresh), how=_inputs(change))
 
 
-def _last_layer(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> Adapted | None:
-    """(S·C, …). Frames beyond the trained horizon begin as its last."""
-    old = torch.unflatten(weight, 0, (source.horizon, -1))
-    new = torch.unflatten(fresh, 0, (target.horizon, -1))
-    if old.shape[2:] != new.shape[2:]:
-        return None
-    frames = old[torch.arange(target.horizon, device=old.device).clamp(max=source.horizon - 1)]
-    horizon = _change("horizon of", source.horizon, target.horizon, "frames")
-    return Adapted(weight=laid_over(new, frames).flatten(0, 1), how=_words(_channels(source, target), horizon))
-
-
-def _moments(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> Adapted | None:
-    """(D, 2C): means, then standard deviations."""
-    if len(weight) != len(fresh):
-        return None
-    merged = laid_over(torch.unflatten(fresh, 1, (2, -1)), torch.unflatten(weight, 1, (2, -1)))
-    return Adapted(weight=merged.flatten(1), how=_channels(source, target))
-
-
-def _classes(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> Adapted | None:
+def _classes(change: Change) -> Adapted | None:
     """(classes, …): a class stays with its dataset where the datasets are known, else with its number."""
+    weight, fresh, source, target = change.weight, change.fresh, change.source, change.target
     if weight.shape[1:] != fresh.shape[1:]:
         return None
     if source.datasets == target.datasets or not (source.datasets and target.datasets):
-        return Adapted(weight=laid_over(fresh, weight), how=_change("", len(weight), len(fresh), "classes"))
+        return Adapted(weight=laid_over(fresh, weight), how=changed("", len(weight), len(fresh), "classes"))
     known = [name for name in target.datasets if name in source.datasets]
     result = fresh.clone()
     for name in known:
@@ -113,24 +87,23 @@ def _classes(weight: Tensor, fresh: Tensor, source: Fields, target: Fields) -> A
     return Adapted(weight=result, how=f"{len(known)} of {len(target.datasets)} datasets known") if known else None
 
 
-def _inputs(source: Fields, target: Fields) -> str:
+def _inputs(change: Change) -> str:
     """What differs in what goes in."""
-    history = _change("history of", source.history, target.history, "frames")
-    return _words(_channels(source, target), history, _change("", len(source.grid), len(target.grid), "axes of space"))
-
-
-def _channels(source: Fields, target: Fields) -> str:
-    return _change("", len(source.channels), len(target.channels), "channels")
-
-
-def _change(before: str, old: int, new: int, after: str) -> str:
-    """As `history of 10 to 4 frames`; nothing where nothing differs."""
-    return "" if old == new else f"{before} {old} to {new} {after}".strip()
-
-
-def _words(*changes: str) -> str:
-    return ", ".join(filter(None, changes))
+    axes = changed("", len(change.source.grid), len(change.target.grid), "axes of space")
+    return words(inputs_changed(change), axes)
 
 
 def _shape(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
+
+
+_RULES: Mapping[str, Callable[[Change], Adapted | None]] = {
+    "spectral_convs.": _spectral,
+    "patch_embed.proj.0.weight": _first_layer,
+    "patch_embed.proj.0.bias": _first_bias,
+    "patch_embed.proj.2.weight": _second_layer,
+    "fc2.": last_layer,
+    "scale_feats.weight": moments_layer,
+    "cls_head.4.": _classes,
+}
+"""By what names begin with."""

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import and_, ge, gt, in_, le
 
 from opframe.layers.patch_keys import NORM_GROUPS, PARTS, check_fields, check_widths, hidden_width
-from opframe_registry import Adapted, Backbone, Component, Fields, Published, hookimpl
+from opframe_registry import Adapted, Backbone, Change, Component, Fields, Published, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -93,8 +93,6 @@ class MoEPOT(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.size is not None and self.size not in self.presets:
-            raise ValueError(f"size = {self.size!r} is not a preset; presets: {', '.join(self.presets)}")
         check_widths(self)
         self._check_gate()
         if self.chosen_experts > self.routed_experts:
@@ -136,22 +134,14 @@ class MoEPOT(Backbone):
         """The routed experts that a sample does not choose, with their biases."""
         return self.depth * (self.routed_experts - self.chosen_experts) * (self.hidden + 1) * self.width
 
-    def adapt(
-        self,
-        name: str,
-        weight: Tensor,
-        fresh: Tensor,
-        source: Fields,
-        target: Fields,
-        weights: Mapping[str, Tensor],
-    ) -> Adapted | None:
+    def adapt(self, change: Change) -> Adapted | None:
         """Fit a weight to another grid, other channels, another history or horizon; 2-D blocks to 3-D.
 
         With another number of experts those that both have are taken, and the gate's last layer begins fresh.
         """
         from opframe.layers.adaptation import adapt_patch_transformer
 
-        return adapt_patch_transformer(self, name, weight, fresh, source, target, weights)
+        return adapt_patch_transformer(self, change)
 
     @classmethod
     def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from attrs import field, frozen
 from attrs.validators import gt, in_
 
-from opframe_registry import Adapted, Backbone, Component, ConfigError, Fields, hookimpl
+from opframe_registry import Adapted, Backbone, Change, Component, ConfigError, Fields, hookimpl
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 NORM_GROUPS = 4
 """Channel groups of every GroupNorm."""
@@ -63,8 +63,6 @@ class UNet(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.size is not None and self.size not in self.presets:
-            raise ValueError(f"size = {self.size!r} is not a preset; presets: {', '.join(self.presets)}")
         if self.norm == "group" and self.width % NORM_GROUPS:
             nearest = NORM_GROUPS * max(1, round(self.width / NORM_GROUPS))
             raise ValueError(f"width = {self.width} must be a multiple of {NORM_GROUPS} (GroupNorm), such as {nearest}")
@@ -82,27 +80,20 @@ class UNet(Backbone):
 
         return UNetNet(self, fields)
 
-    def adapt(
-        self,
-        name: str,
-        weight: Tensor,
-        fresh: Tensor,
-        source: Fields,
-        target: Fields,
-        weights: Mapping[str, Tensor],
-    ) -> Adapted | None:
+    def adapt(self, change: Change) -> Adapted | None:
         """Fit the first and the last convolution to other channels, history and horizon.
 
         Channels are kept by position, frames of the input from the latest back, frames of the output from the first
         on.
         """
-        from opframe_unet.adaptation import FIRST, LAST, adapt_first, adapt_last
+        from opframe.layers.changes import last_layer
+        from opframe_unet.adaptation import FIRST, LAST, adapt_first
 
-        if name == FIRST:
-            return adapt_first(weight, fresh, source, target)
-        if name in LAST:
-            return adapt_last(weight, fresh, source, target)
-        return super().adapt(name, weight, fresh, source, target, weights)
+        if change.name == FIRST:
+            return adapt_first(change)
+        if change.name in LAST:
+            return last_layer(change)
+        return super().adapt(change)
 
 
 @hookimpl

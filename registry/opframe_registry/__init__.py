@@ -19,6 +19,7 @@ from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp
 from opframe_registry.values import (
     Adapted,
     Batch,
+    Change,
     Fields,
     Location,
     Metadata,
@@ -40,6 +41,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Catalog",
+    "Change",
     "Component",
     "ConfigError",
     "DataError",

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import attrs
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, optional
 
 from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, locations, meaning
-from opframe_registry.values import Adapted, Batch, Fields, Order, Population, Progress, Split, Trajectories
+from opframe_registry.values import Adapted, Batch, Change, Fields, Order, Population, Progress, Split, Trajectories
 
 if TYPE_CHECKING:
     import torch
@@ -135,6 +135,11 @@ class Published:
     assumed: Mapping[str, str] = field(factory=dict)
 
 
+def _is_preset(component: Component, _: Attribute[str | None], size: str | None) -> None:
+    if size is not None and size not in component.presets:
+        raise ValueError(f"size = {size!r} is not a preset; presets: {', '.join(component.presets) or 'none'}")
+
+
 @frozen(kw_only=True)
 class Backbone(Component):
     """A network that maps (B, T, C, *grid) to a Prediction.
@@ -146,7 +151,11 @@ class Backbone(Component):
     kind: ClassVar[str] = "backbone"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parts of the network by name, as glob patterns of the names in its state dict. Together they are the whole."""
-    size: str | None = field(default=None, metadata={"help": "preset that fills the other keys; all of them override"})
+    size: str | None = field(
+        default=None,
+        validator=_is_preset,
+        metadata={"help": "preset that fills the other keys; all of them override"},
+    )
     normalize: bool = field(default=False, metadata={"help": "normalise every sample and restore its scale at the end"})
 
     @abstractmethod
@@ -157,22 +166,13 @@ class Backbone(Component):
         """Parameters that take no part in the prediction of one sample, such as experts that are not chosen."""
         return 0
 
-    def adapt(
-        self,
-        name: str,
-        weight: Tensor,
-        fresh: Tensor,
-        source: Fields,
-        target: Fields,
-        weights: Mapping[str, Tensor],
-    ) -> Adapted | None:
-        """Make a weight of a trained network fit this one.
+    def adapt(self, change: Change) -> Adapted | None:
+        """Make a weight of a trained network fit this one. None: it cannot be used.
 
-        `name` is its name in the state dict, `fresh` the tensor it is to replace, `source` and `target` are the
-        fields of the two networks, `weights` all weights of the trained one. None: it cannot be used. Without more
-        knowledge, a weight of the same shape is taken as it is, and one that differs only in axes of length 1 at the
-        end, as 1x1 convolutions in two and in three dimensions do, is reshaped.
+        Without more knowledge, a weight of the same shape is taken as it is, and one that differs only in axes of
+        length 1 at the end, as 1x1 convolutions in two and in three dimensions do, is reshaped.
         """
+        weight, fresh = change.weight, change.fresh
         if weight.shape == fresh.shape:
             return Adapted(weight=weight)
         common = min(weight.ndim, fresh.ndim)

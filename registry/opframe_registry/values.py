@@ -133,6 +133,23 @@ class Order(Protocol):
 
 
 @frozen(kw_only=True, eq=False)
+class Change:
+    """One weight of a trained network, which a backbone is to make fit another network.
+
+    `name` is its name in the state dict, `weight` the trained tensor and `fresh` the one that it is to replace.
+    `source` are the fields of the trained network and `target` those of the other, `weights` all weights of the
+    trained one by name.
+    """
+
+    name: str
+    weight: Tensor
+    fresh: Tensor
+    source: Fields
+    target: Fields
+    weights: Mapping[str, Tensor]
+
+
+@frozen(kw_only=True, eq=False)
 class Adapted:
     """A weight made to fit another network, and `how` in a few words; no words: taken as it is."""
 
