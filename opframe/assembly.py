@@ -1,4 +1,4 @@
-"""Building everything an experiment names. The only place where components are built."""
+"""Building everything an experiment names, from its data to its schedule. `building.py` builds one component."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from opframe_registry import (
 
 
 @contextmanager
-def blamed(component: Component, method: str) -> Iterator[None]:
+def blamed(component: Component | type[Component], method: str) -> Iterator[None]:
     """Raises PluginError naming the component for what its method raises, except for what is written for people."""
     try:
         yield
@@ -51,8 +51,9 @@ def blamed(component: Component, method: str) -> Iterator[None]:
         ) from error
 
 
-def _named(component: Component) -> str:
-    return f"{component.kind} '{component.name}' of the plugin {type(component).__module__.partition('.')[0]}"
+def _named(component: Component | type[Component]) -> str:
+    class_ = component if isinstance(component, type) else type(component)
+    return f"{component.kind} '{component.name}' of the plugin {class_.__module__.partition('.')[0]}"
 
 
 def _expect(right: bool, component: Component, expected: str, got: Any) -> None:
@@ -82,6 +83,12 @@ def build_network(component: Backbone, fields: Fields) -> nn.Module:
         made = component.build(fields)
     _expect(isinstance(made, nn.Module), component, "a torch.nn.Module", made)
     return made
+
+
+def build_shapes(component: Backbone, fields: Fields) -> nn.Module:
+    """The network on torch's meta device: names and shapes without memory. Raises ConfigError or PluginError."""
+    with torch.device("meta"):
+        return build_network(component, fields)
 
 
 def build_loss(component: Objective, fields: Fields) -> LossFunction:

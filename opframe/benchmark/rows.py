@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from rich.console import Console
 from torch import Tensor
 
-from opframe import assembly
+from opframe import assembly, building
 from opframe.benchmark.timing import Call, Spread, in_turns, spread
 from opframe.benchmark.work import Work, count_work
 from opframe.checkpoint import Checkpoints
@@ -203,7 +203,7 @@ def _of_solving(component: Dataset, seconds: float) -> Iterator[Row]:
     for count in (1, _SOLVED):
         with tempfile.TemporaryDirectory() as cache:
             began = time.perf_counter()
-            evolve(component, train=count, test=1).prepare(Path(cache), lambda what, done, total: None)
+            building.prepare(evolve(component, train=count, test=1), Path(cache), lambda what, done, total: None)
             taken = time.perf_counter() - began
             if not any(Path(cache).iterdir()):
                 return

@@ -11,6 +11,7 @@ import tomli_w
 from attrs import evolve, frozen
 from cattrs import Converter
 
+from opframe.building import blamed, open_split
 from opframe.config import Problem, ProblemsError, make_converter, structure_table
 from opframe.data.arrays import ArrayTrajectories
 from opframe.data.contents import Shapes, stated_axes
@@ -109,7 +110,8 @@ def recognise(url: str, contents: Shapes, catalog: Catalog) -> list[Reading]:
 def _of_component(
     url: str, contents: Shapes, plugin: Plugin, item: type[Dataset], converter: Converter
 ) -> Iterator[Reading]:
-    answer = item.recognise(url, contents)
+    with blamed(item, "recognise"):
+        answer = item.recognise(url, contents)
     sure = isinstance(answer, Mapping)
     for settings in (answer,) if isinstance(answer, Mapping) else answer or ():
         try:
@@ -146,7 +148,7 @@ def _opened(reading: Reading) -> Reading:
 
 
 def _open(component: Dataset, split: Split) -> Trajectories:
-    return component.build(split, Path())
+    return open_split(component, split, Path())
 
 
 def _opens(component: Dataset) -> bool:

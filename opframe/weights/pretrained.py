@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
+from opframe import building
 from opframe.config import ProblemsError, make_converter, to_tables
 from opframe.weights.location import WeightsError, local_folder, read_bytes, resolve_folder
 from opframe.weights.normalization import DatasetNormalization, recovered
@@ -216,7 +217,7 @@ def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def build_network(pretrained: Pretrained) -> nn.Module:
     """The network of a header with its weights, in evaluation mode. Raises WeightsError where they do not fit."""
     with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten: leave the caller's numbers alone
-        network = pretrained.header.backbone.build(pretrained.header.fields)
+        network = building.build_network(pretrained.header.backbone, pretrained.header.fields)
     check_fit(network.state_dict(), pretrained.weights, pretrained.location)
     network.load_state_dict(pretrained.weights)
     return network.eval()

@@ -15,6 +15,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from opframe import building
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import check_fit
 from opframe_registry import Backbone, Catalog, ConfigError, Published
@@ -107,10 +108,11 @@ def recognise(file: File, catalog: Catalog) -> Published:
 
 
 def _ask(item: type[Backbone], file: File) -> Published | None:
-    try:
-        return item.from_published(file.arguments, file.weights)
-    except (ValueError, ConfigError) as error:
-        raise WeightsError(f"{file.source}: {item.name} knows it, but cannot use it: {error}") from error
+    with building.blamed(item, "from_published"):
+        try:
+            return item.from_published(file.arguments, file.weights)
+        except (ValueError, ConfigError) as error:
+            raise WeightsError(f"{file.source}: {item.name} knows it, but cannot use it: {error}") from error
 
 
 def checked(published: Published, file: File) -> dict[str, Tensor]:
@@ -122,8 +124,7 @@ def checked(published: Published, file: File) -> dict[str, Tensor]:
     if forgotten:
         raise WeightsError(f"{file.source}: {published.backbone.name} does not say what becomes of {forgotten[0]}")
     try:
-        with torch.device("meta"):
-            expected = published.backbone.build(published.fields).state_dict()
+        expected = building.build_shapes(published.backbone, published.fields).state_dict()
     except ConfigError as error:
         raise WeightsError(f"{file.source}: {error}") from error
     check_fit(expected, published.weights, file.source)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from opframe import building
 from opframe.config import to_tables
 from opframe.console import counted
 from opframe.describe import default_in_words
@@ -15,8 +14,7 @@ from opframe.weights.transfer import part_of
 def describe(pretrained: Pretrained) -> list[str]:
     """Backbone, size by part, fields and origin. Raises WeightsError where the weights do not fit."""
     header = pretrained.header
-    with torch.device("meta"):
-        network = header.backbone.build(header.fields)
+    network = building.build_shapes(header.backbone, header.fields)
     check_fit(network.state_dict(), pretrained.weights, pretrained.location)
     size = model_size(header.backbone, header.fields)
     settings = {key: value for key, value in to_tables(header.backbone).items() if key != "type"}

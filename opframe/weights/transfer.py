@@ -12,6 +12,7 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor, nn
 
+from opframe.building import blamed
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import Pretrained
 from opframe_registry import Backbone, Change, ConfigError, Fields, PluginError, did_you_mean
@@ -155,7 +156,8 @@ def _take(backbone: Backbone, name: str, fresh: Tensor, fields: Fields, pretrain
         target=fields,
         weights=pretrained.weights,
     )
-    adapted = backbone.adapt(change)
+    with blamed(backbone, "adapt"):
+        adapted = backbone.adapt(change)
     if adapted is None:
         return Entry(part=part, name=name, status="fresh", how=f"{_shape(weight)} does not fit {_shape(fresh)}")
     if adapted.weight.shape != fresh.shape:
