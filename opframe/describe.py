@@ -11,6 +11,7 @@ import attrs
 from attrs import frozen
 
 from opframe.settings import Experiment
+from opframe.tables import markdown_table
 from opframe_registry import KINDS, Catalog
 from opframe_registry.keys import (
     ChoiceType,
@@ -154,8 +155,5 @@ def _settings(values: Any) -> str:
 
 
 def _key_table(class_: type) -> str:
-    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key in keys(class_):
-        words = key.type.replace("|", "\\|")
-        lines.append(f"| `{key.name}` | {words} | {key.default} | {key.help} |")
-    return "\n".join(lines) + "\n"
+    rows = [(f"`{key.name}`", key.type, key.default, key.help) for key in keys(class_)]
+    return "\n".join(markdown_table(("key", "type", "default", "meaning"), "llll", rows)) + "\n"

@@ -14,6 +14,7 @@ from rich.console import Console
 from opframe.console import counted, tables_that_fit
 from opframe.data.audit import Audit, Finding
 from opframe.files import write_atomically
+from opframe.tables import markdown_table
 
 _SHOWN = 8
 _HEADINGS = ("channel", "min", "max", "mean", "std", "drift", "growth")
@@ -116,13 +117,9 @@ def _markdown(audits: Sequence[Audit]) -> str:
     for found in audits:
         lines += ["", f"## {found.part.title} ({found.part.split})", ""]
         lines += [_numbers(found, zeros=True), ""]
-        lines += [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *map(_line, channel_rows(found))]
+        lines += markdown_table(_HEADINGS, "l" + "r" * (len(_HEADINGS) - 1), channel_rows(found))
         lines += ["", *map(_item, found.findings)] if found.findings else []
     return "\n".join([*lines, "", LEGEND, ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _item(finding: Finding) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from opframe.console import tables_that_fit
 from opframe.evaluation.figures import save
 from opframe.files import write_atomically
+from opframe.tables import markdown_table
 from opframe_registry import RunError
 
 _MEASURES = {"step": "one step", "full": "roll-out"}
@@ -94,15 +95,11 @@ def write_comparison(runs: Sequence[Finished], by: str | None, folder: Path) -> 
     lines = []
     for measure, words in _MEASURES.items():
         head, *others = rows(runs, measure, by)
-        lines += [f"## L2RE, {words}", "", _row(head), "|---" * len(head) + "|", *map(_row, others), ""]
+        lines += [f"## L2RE, {words}", "", *markdown_table(head, "l" + "r" * (len(head) - 1), others), ""]
     if by:
         draw_against(runs, by, folder / "comparison.png")
         lines += ["![comparison](comparison.png)", ""]
     write_atomically(folder / "comparison.md", "\n".join(lines))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def draw_against(runs: Sequence[Finished], key: str, path: Path) -> None:

@@ -19,6 +19,7 @@ from opframe.data.mixture import Source
 from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
 from opframe.files import write_atomically
+from opframe.tables import markdown_table
 
 _FORECASTS = ("model", "persistence", "linear")
 _MEASURES = ("one step", "roll-out")
@@ -60,11 +61,11 @@ def write_report(folder: Path, title: str, report: Report, facts: Sequence[str])
     """`report.md` and `report.json`: what was run, the table, what it means, and the figures."""
     head = ["dataset", "frames", *(f"{measure}, {name}" for measure in _MEASURES for name in _FORECASTS)]
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), "", "## L2RE on held-out trajectories", ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * 6 + "|"]
-    for item in report.datasets:
-        name = item.title + (" (zero-shot)" if item.zero_shot else "")
-        lines.append("| " + " | ".join([name, str(len(item.scores["model"].frames)), *_numbers(item)]) + " |")
-    lines += ["", *verdict(report), ""]
+    rows = [
+        [item.title + " (zero-shot)" * item.zero_shot, str(len(item.scores["model"].frames)), *_numbers(item)]
+        for item in report.datasets
+    ]
+    lines += [*markdown_table(head, "ll" + "r" * 6, rows), "", *verdict(report), ""]
     lines += [
         "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
         "together. Errors are relative L2 norms per channel, averaged over channels, then trajectories. "
