@@ -1,4 +1,4 @@
-"""What benchmarks/side_by_side.py compares, with the targets of each."""
+"""What side_by_side.py compares, with the targets of each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
+from benchmarks.sides import Side, Straightforward, random_batch, sides
 from opframe.benchmark.timing import Call
 from opframe.benchmark.work import Work, count_work
 from opframe_dpot import DPOT
@@ -21,9 +22,8 @@ from opframe_moepot import MoEPOT
 from opframe_moepot.experts import weighted_experts
 from opframe_moepot.network import Mixture
 from opframe_registry import Backbone, Fields, Prediction
-from sides import Side, Straightforward, random_batch, sides
-from straightforward import straightforward
-from straightforward.mixture import every_expert
+from tests.reference import straightforward
+from tests.reference.mixture import every_expert
 
 CPU = torch.device("cpu")
 FRAMES = 10

@@ -1,6 +1,6 @@
 """How the cost of a training step of DPOT grows: counted work, time and peak memory, as a table and a figure.
 
-    OMP_NUM_THREADS=1 python benchmarks/growth.py --threads 1 --figure docs/images/growth.png --json growth.json
+    OMP_NUM_THREADS=1 python -m benchmarks.growth --threads 1 --figure docs/images/growth.png --json growth.json
 
 One thing grows at a time, the others stay at 128², batch 4, 10 frames, 4 channels and Tiny. The figure shows every
 quantity relative to the leftmost point, and proportional growth as a dotted line. Work and memory are counted and the
@@ -22,21 +22,23 @@ from attrs import asdict, evolve, frozen
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cases import CPU, FIELDS, TINY
+from benchmarks.cases import CPU, FIELDS, TINY
+from benchmarks.side_by_side import CLOCKS
+from benchmarks.sides import Ours, random_batch
 from opframe.benchmark.machine import description
 from opframe.benchmark.timing import in_turns, spread
 from opframe.benchmark.work import count_work
+from opframe.building import build_network
 from opframe.memory import keep_freed_memory
+from opframe.model_size import model_size
+from opframe.tables import markdown_table
 from opframe_dpot import DPOT
 from opframe_registry import Fields
-from side_by_side import CLOCKS
-from sides import Ours, random_batch
 
 BATCH = 4
 QUANTITIES = {"flops": "counted FLOPs", "seconds": "time", "memory": "peak memory"}
 MARKS = {"flops": ("tab:blue", "o"), "seconds": ("tab:orange", "s"), "memory": ("tab:green", "^")}
-
-
+HEADINGS = ("grows", "to", "GFLOP", "time", "peak memory")
 COLUMNS = 3
 
 
@@ -109,22 +111,17 @@ def series(small: bool) -> Mapping[str, Mapping[str, tuple[float, Size]]]:
             for count in (1, 2, 4, 8, 16)
         },
         "parameters": {
-            size: (_parameters(settings), Size(settings=settings))
+            size: (model_size(settings, FIELDS).total, Size(settings=settings))
             for size in ("tiny", "small", "medium")
             for settings in [DPOT(size=size, **DPOT.presets[size])]
         },
     }
 
 
-def _parameters(settings: DPOT) -> int:
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in settings.build(FIELDS).parameters())
-
-
 def measure(grows: str, label: str, x: float, size: Size, options: argparse.Namespace) -> Point:
     """Count a training step, and time it if it is not too slow."""
     torch.manual_seed(0)
-    step = Ours(size.settings.build(size.fields), size.fields, random_batch(size.fields, size.batch)).step
+    step = Ours(build_network(size.settings, size.fields), size.fields, random_batch(size.fields, size.batch)).step
     counted = count_work(step, CPU)
     clock = CLOCKS[options.clock]
     began = clock()
@@ -136,12 +133,17 @@ def measure(grows: str, label: str, x: float, size: Size, options: argparse.Name
 
 def table(points: Sequence[Point]) -> list[str]:
     """The points as a Markdown table."""
-    lines = ["| grows | to | GFLOP | time | peak memory |", "|---|---:|---:|---:|---:|"]
-    for point in points:
-        seconds = "" if point.seconds is None else f"{1e3 * point.seconds:,.0f} ms"
-        cells = [point.grows, point.label, f"{point.flops / 1e9:,.1f}", seconds, f"{point.memory / 1e6:,.0f} MB"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    rows = [
+        [
+            point.grows,
+            point.label,
+            f"{point.flops / 1e9:,.1f}",
+            "" if point.seconds is None else f"{1e3 * point.seconds:,.0f} ms",
+            f"{point.memory / 1e6:,.0f} MB",
+        ]
+        for point in points
+    ]
+    return markdown_table(HEADINGS, "lrrrr", rows)
 
 
 def draw(points: Sequence[Point], path: Path) -> None:

@@ -7,7 +7,7 @@ by bit. `packed` is what `opframe data pack` makes of these files. A copy is tor
 They are timed in turns, one thread by its processor time and several by the clock; a ratio is the median over rounds,
 with its quartiles in brackets.
 
-    OMP_NUM_THREADS=1 python benchmarks/loader.py --json loader.json
+    OMP_NUM_THREADS=1 python -m benchmarks.loader --json loader.json
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ import torch
 from attrs import asdict, define, evolve, field, frozen
 from torch.utils.data import DataLoader
 
-from loader_files import LENGTH, Case, Shuffled, Straightforward, component_of, path_of, write
+from benchmarks.loader_files import LENGTH, Case, Shuffled, Straightforward, component_of, path_of, write
 from opframe.benchmark.machine import description
 from opframe.benchmark.timing import Call, Clock, Spread, in_turns, spread
+from opframe.building import open_split
 from opframe.data import loading
 from opframe.data.buffers import Buffers, Memory
 from opframe.data.mixture import Source, open_source
+from opframe.tables import markdown_table
 from opframe_registry import Fields
 
 BATCH, WORKERS = 8, 2
@@ -95,8 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = measure(Path(folder), options)
-    print("\n".join([_environment(), "", f"| {' | '.join(HEADINGS)} |", "|---|---|---:|---|---:|---:|"]))
-    print("\n".join(map(_markdown, rows)))
+    print("\n".join([_environment(), "", *markdown_table(HEADINGS, "llrlrr", map(_cells, rows))]))
     if options.json:
         report = {"environment": _environment(), "rows": [asdict(row) for row in rows]}
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -187,17 +188,17 @@ def _assert_same(loader: loading.Loader, samples: Straightforward) -> None:
 
 def _source(path: Path, label: str) -> Source:
     component = component_of(path, label)
-    return open_source(component, component.build("train", path.parent), LENGTH - 1, 1, "train")
+    return open_source(component, open_split(component, "train", path.parent), LENGTH - 1, 1, "train")
 
 
 def _environment() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d}, {description(torch.device('cpu'))}: `python {shlex.join(sys.argv)}`"
+    command = shlex.join(["python", "-m", "benchmarks.loader", *sys.argv[1:]])
+    return f"{datetime.now(UTC):%Y-%m-%d}, {description(torch.device('cpu'))}: `{command}`"
 
 
-def _markdown(row: Row) -> str:
+def _cells(row: Row) -> tuple[str, ...]:
     ratio = f"{row.ratio.median:.2f} ({row.ratio.low:.2f} – {row.ratio.high:.2f})"
-    cells = (row.windows, row.way, f"{row.rate:,.0f}", row.against, f"{row.other:,.0f}", ratio)
-    return f"| {' | '.join(cells)} |"
+    return row.windows, row.way, f"{row.rate:,.0f}", row.against, f"{row.other:,.0f}", ratio
 
 
 if __name__ == "__main__":

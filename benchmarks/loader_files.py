@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
+from opframe.building import open_split
 from opframe.data.packing import Packing, pack
 from opframe.data.selection import Part
 from opframe_prepared import Prepared
@@ -84,7 +85,7 @@ def write(folder: Path, case: Case) -> None:
     with h5py.File(published, "w") as file:
         file["data"] = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     component = component_of(published, case.label)
-    part = Part(component=component, split="train", trajectories=component.build("train", folder))
+    part = Part(component=component, split="train", trajectories=open_split(component, "train", folder))
     pack(Packing(part=part, path=path_of(folder, "packed", case)), Console(quiet=True))
 
 

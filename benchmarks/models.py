@@ -1,7 +1,7 @@
 """Time and memory of the installed backbones, one process each, as a Markdown table.
 
-    python benchmarks/models.py                              every preset that fits into memory
-    python benchmarks/models.py unet moepot:tiny --threads 2 --json models.json
+    python -m benchmarks.models                              every preset that fits into memory
+    python -m benchmarks.models unet moepot:tiny --threads 2 --json models.json
 
 A training step is forward, backward and fused Adam, in float32 or with bfloat16 autocast, on random fields. Times are
 medians of three repetitions, or of as many as take --seconds. Memory is the peak of training less what the process had
@@ -25,8 +25,10 @@ from attrs import evolve
 
 from opframe.benchmark.machine import description
 from opframe.benchmark.timing import in_turns, spread
+from opframe.building import build_network
 from opframe.memory import keep_freed_memory
 from opframe.model_size import in_words, model_size, variants
+from opframe.tables import markdown_table
 from opframe_registry import Backbone, Catalog, Fields, OpframeError, Prediction, discover
 
 BYTES_A_PARAMETER = 16
@@ -47,8 +49,7 @@ def main() -> None:
     except OpframeError as error:
         parser.error(str(error))
     rows = [_row(arguments, name, size, backbone) for name, size, backbone in models]
-    lines = [_environment(arguments), "", f"| {' | '.join(HEADINGS)} |", "|---|---|---:|---:|---:|---:|---:|"]
-    print("\n".join([*lines, *map(_markdown, rows)]))
+    print("\n".join([_environment(arguments), "", *markdown_table(HEADINGS, "llrrrrr", map(_cells, rows))]))
     if arguments.json:
         report = {"environment": _environment(arguments), "command": sys.argv[1:], "models": rows}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -122,7 +123,7 @@ def _row(arguments: argparse.Namespace, name: str, size: str, backbone: Backbone
     if needed > arguments.memory_limit:
         return {**row, "why_not": f"training needs {needed:.1f} GB or more, the limit is {arguments.memory_limit:.1f}"}
     print(f"{name} {size} …", file=sys.stderr)
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", f"{name}:{size}"]
+    command = [sys.executable, "-m", "benchmarks.models", *sys.argv[1:], "--measure", f"{name}:{size}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         why = "killed, for want of memory?" if done.returncode < 0 else f"failed with exit code {done.returncode}"
@@ -139,7 +140,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     fields, device = _fields(arguments), torch.device(arguments.device)
     model_size(backbone, fields)  # imports what the network is made of
     before = _memory_in_use(device)
-    network = backbone.build(fields).to(device)
+    network = build_network(backbone, fields).to(device)
     inputs = torch.randn(arguments.batch, fields.history, len(fields.channels), *fields.grid, device=device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16")
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
@@ -182,13 +183,13 @@ def _status(key: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
-def _markdown(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> list[str]:
     count = [f"{row[key] / 1e6:.1f} M" if key in row else "" for key in ("parameters", "activated")]
     if "why_not" in row:
         numbers = [f"*{row['why_not']}*", "", ""]
     else:
         numbers = [_milliseconds(row["forward"]), _milliseconds(row["training_step"]), f"{row['memory'] / 1e9:.2f} GB"]
-    return f"| {' | '.join([row['backbone'], row['size'], *count, *numbers])} |"
+    return [row["backbone"], row["size"], *count, *numbers]
 
 
 def _milliseconds(seconds: float) -> str:

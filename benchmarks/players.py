@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 import torch
 from attrs import frozen
 
-from cases import CASES, CPU, Comparison
+from benchmarks.cases import CASES, CPU, Comparison
 from opframe.benchmark.timing import Clock, timed
 from opframe.memory import keep_freed_memory
 

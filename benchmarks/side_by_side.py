@@ -1,12 +1,12 @@
 """Ours beside the straightforward way, and beside the published code where it is at hand, in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/side_by_side.py --threads 1 --json side_by_side.json
-    OPFRAME_BENCH_DPOT=~/DPOT OPFRAME_BENCH_MOEPOT=~/MoEPOT python benchmarks/side_by_side.py --rows tiny-4 moe-4 fno
+    OMP_NUM_THREADS=1 python -m benchmarks.side_by_side --threads 1 --json side_by_side.json
+    OPFRAME_BENCH_DPOT=~/DPOT OPFRAME_BENCH_MOEPOT=~/MoEPOT python -m benchmarks.side_by_side --rows tiny-4 moe-4 fno
 
 All have the same weights and see the same random frames: 10 of 4 channels on 128². They run in turns, each in a process
 of its own, ours with the memory settings of a run; a ratio is the median over rounds of their time / ours, with its
 quartiles in brackets. `error` is the relative difference of the
-outputs in that run. The straightforward way are the networks of benchmarks/straightforward. The published code is
+outputs in that run. The straightforward way are the networks of tests/reference. The published code is
 imported from checkouts that OPFRAME_BENCH_DPOT and OPFRAME_BENCH_MOEPOT name; neuralop's FNO is compared with if the
 package neuraloperator is installed. Run it on a machine that does nothing else, or else with --clock cpu, one thread.
 """
@@ -26,11 +26,12 @@ from pathlib import Path
 import torch
 from attrs import asdict, frozen
 
-from cases import CASES, CPU, Case, Counted
+from benchmarks.cases import CASES, CPU, Case, Counted
+from benchmarks.players import Players, Setting, players
 from opframe.benchmark.machine import description
 from opframe.benchmark.report import duration
 from opframe.benchmark.timing import rounds, spread, timed
-from players import Players, Setting, players
+from opframe.tables import markdown_table
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 HEADINGS = ("row", "against", "theirs", "ours", "ratio", "must", "aim", "error")
@@ -147,14 +148,13 @@ def counted(case: Case, what: str, made: Counted) -> Line:
 
 def environment(clock: str) -> str:
     """Date, hardware, versions and command."""
-    command = shlex.join(["python", "benchmarks/side_by_side.py", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.side_by_side", *sys.argv[1:]])
     return f"{datetime.now(UTC):%Y-%m-%d}, {description(CPU)}, {clock} time: `{command}`"
 
 
 def table(lines: Sequence[Line]) -> list[str]:
     """The lines as a Markdown table. What reaches its aim is bold; what misses what it must be is in italics."""
-    aligned = "|---|---|---:|---:|---:|---:|---:|---:|"
-    return [f"| {' | '.join(HEADINGS)} |", aligned, *(f"| {' | '.join(_cells(line))} |" for line in lines)]
+    return markdown_table(HEADINGS, "llrrrrrr", map(_cells, lines))
 
 
 def _cells(line: Line) -> list[str]:

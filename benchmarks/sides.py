@@ -5,20 +5,26 @@ Legend: B batch, T frames in, S frames out, C channels, X Y grid.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from opframe.evaluation.protocol import model_forecast
-from opframe.layers.derived import constant_weights
-from opframe.trainer import Task
+from benchmarks.published import published_network, published_training
+from opframe.building import build_loss, build_network, build_optimizer, build_schedule
+from opframe.checkpoint import Checkpoints
+from opframe.console import Bar
+from opframe.distributed import Processes
+from opframe.evaluation.protocol import Evaluator, model_forecast
+from opframe.settings import Trainer as Settings
+from opframe.trainer import Trainer, wrap
 from opframe_autoregressive import PUBLISHED_NOISE, RelativeL2
-from opframe_optimizers import Adam
+from opframe_optimizers import Adam, Constant
 from opframe_registry import Backbone, Batch, Fields, Prediction
-from published import published_network, published_training
-from straightforward import straightforward
+from tests.reference import straightforward
 
 CLIP = 1e4
 LEARNING_RATE = 1e-6
@@ -39,41 +45,52 @@ class Side(Protocol):
         """Frames predicted one after another, (B, frames, C, X, Y)."""
 
 
+def trainer_of(network: nn.Module, fields: Fields, bfloat16: bool = False) -> Trainer:
+    """The trainer of a run on a CPU, with neither data nor a folder: what is timed is its step on a given batch."""
+    settings = Settings(steps=1, clip=CLIP, precision="bfloat16" if bfloat16 else "float32")
+    processes = Processes(rank=0, count=1, device=torch.device("cpu"))
+    loss = build_loss(RelativeL2(penalty_weight=BALANCE), fields)
+    optimizer = build_optimizer(Adam(learning_rate=LEARNING_RATE), [{"params": list(network.parameters())}])
+    evaluator = Evaluator(sources=(), zero_shot=(), fields=fields, processes=processes, batch_size=1, bfloat16=bfloat16)
+    return Trainer(
+        settings=settings,
+        processes=processes,
+        backbone=network,
+        task=wrap(network, loss, settings, processes),
+        optimizer=optimizer,
+        schedule=build_schedule(Constant(), optimizer, settings.steps),
+        checkpoints=Checkpoints(Path("never-written"), settings.keep, processes),
+        journal=None,
+        evaluator=evaluator,
+        bar=Bar(Console(quiet=True), "", 1, shown=False),
+        stop_at=settings.steps,
+    )
+
+
 class Ours:
-    """The trainer's step: the objective, one fused kernel of Adam."""
+    """A run's own trainer and evaluator."""
 
     def __init__(self, network: nn.Module, fields: Fields, batch: Batch, bfloat16: bool = False) -> None:
-        self.network, self.batch, self.bfloat16 = network.train(), batch, bfloat16
-        self.task = Task(network, RelativeL2(penalty_weight=BALANCE).build(fields))
-        self.optimizer = Adam(learning_rate=LEARNING_RATE).build([{"params": list(network.parameters())}])
+        self.network, self.batch = network.train(), batch
+        self.trainer = trainer_of(network, fields, bfloat16)
 
-    def step(self) -> object:
-        """As in `Trainer.train_step`."""
-        with self._autocast():
-            losses = self.task(self.batch)
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
-        clip_grad_norm_(self.network.parameters(), CLIP)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return losses
+    def step(self) -> None:
+        """The trainer's."""
+        self.trainer.train_step(self.batch)
 
     @torch.no_grad()
     def forward(self) -> Tensor:
         """As in training, so that weights are folded every time."""
         self.network.train()
-        with self._autocast():
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.trainer.evaluator.bfloat16):
             prediction: Prediction = self.network(self.batch.inputs)
         return prediction.field
 
     @torch.no_grad()
     def roll_out(self, frames: int) -> Tensor:
-        """As in evaluation: what is derived from the weights is made once for all frames."""
+        """The evaluator's: what is derived from the weights is made once for all frames."""
         self.network.eval()
-        with self._autocast(), constant_weights():
-            return model_forecast(self.network, 1)(self.batch.inputs, frames)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+        return self.trainer.evaluator.run(model_forecast(self.network, 1), self.batch.inputs, frames)
 
 
 class Straightforward:
@@ -163,7 +180,7 @@ def _published_order(frames: Tensor) -> Tensor:
 def sides(settings: Backbone, fields: Fields, batch: int, bfloat16: bool = False) -> dict[str, Side]:
     """Ours, the straightforward way, and where it is at hand the published one, with the same weights and data."""
     torch.manual_seed(0)
-    network, slow = settings.build(fields), straightforward(settings, fields)
+    network, slow = build_network(settings, fields), straightforward(settings, fields)
     slow.load_state_dict(network.state_dict())
     data = random_batch(fields, batch)
     found: dict[str, Side] = {

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import growth
-import side_by_side
+from benchmarks import growth, side_by_side
 from conftest import Command
 from opframe.benchmark.timing import in_turns, spread
 from opframe.benchmark.work import count_work, peak_memory

@@ -15,19 +15,16 @@ import pytest
 import torch
 from attrs import evolve
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.sides import random_batch, trainer_of
 from opframe.benchmark.work import Work, count_work
-from opframe.trainer import Task
-from opframe_autoregressive import RelativeL2
 from opframe_dpot import DPOT
 from opframe_fno import FNO
 from opframe_moepot import MoEPOT
-from opframe_optimizers import Adam
-from opframe_registry import Backbone, Batch, Fields
+from opframe_registry import Backbone, Fields
 from opframe_unet import UNet
-from straightforward import straightforward
+from tests.reference import straightforward
 
 B, T, C = 3, 4, 2
 X, Y = 16, 24
@@ -114,25 +111,9 @@ def test_a_step_of_unet_is_its_convolutions() -> None:
 
 
 def training_step(network: nn.Module, batch: int) -> Work:
-    """The work of a step as the trainer does it."""
-    loss, frame = RelativeL2().build(PUBLISHED), (len(PUBLISHED.channels), *PUBLISHED.grid)
-    task = Task(network, loss)
-    optimizer = Adam().build([{"params": list(network.parameters())}])
-    windows = Batch(
-        inputs=torch.randn(batch, PUBLISHED.history, *frame),
-        targets=torch.randn(batch, 1, *frame),
-        mask=torch.ones(batch, 1, frame[0], 1, 1),
-        dataset=torch.zeros(batch, dtype=torch.long),
-        seeds=torch.arange(batch),
-    )
-
-    def step() -> None:
-        torch.stack(list(task(windows).values())).sum().backward()
-        clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return count_work(step, torch.device("cpu"))
+    """The work of the trainer's step."""
+    trainer, windows = trainer_of(network, PUBLISHED), random_batch(PUBLISHED, batch)
+    return count_work(lambda: trainer.train_step(windows), torch.device("cpu"))
 
 
 def test_a_step_of_dpot_tiny_needs_two_thirds_of_the_straightforward_work_and_fewer_kernels_and_memory() -> None:

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
+from benchmarks.loader import measure
 from data_support import Command, command, write_experiment
-from loader import measure
 from opframe.data.chunks import read_stored_chunks
 from opframe.data.contents import gather
 from opframe.data.recognition import recognise

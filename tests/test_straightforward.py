@@ -14,8 +14,8 @@ from opframe_dpot import DPOT
 from opframe_fno import FNO
 from opframe_moepot import MoEPOT
 from opframe_registry import Backbone, Fields
-from straightforward import straightforward
 from support import GOLDEN, PUBLISHED_KEYS
+from tests.reference import straightforward
 
 NAMES = ["dpot_all_modes", "dpot_truncated_modes_normalized_bundle2", "moepot", "fno2d", "fno2d_normalized"]
 

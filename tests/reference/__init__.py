@@ -13,8 +13,8 @@ from opframe_dpot import DPOT
 from opframe_fno import FNO
 from opframe_moepot import MoEPOT
 from opframe_registry import Backbone, Fields
-from straightforward.fourier import FourierNeuralOperator
-from straightforward.transformer import PatchTransformer
+from tests.reference.fourier import FourierNeuralOperator
+from tests.reference.transformer import PatchTransformer
 
 
 def straightforward(settings: Backbone, fields: Fields) -> nn.Module:

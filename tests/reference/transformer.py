@@ -15,8 +15,8 @@ from torch.nn import functional
 from opframe_dpot import DPOT
 from opframe_moepot import MoEPOT
 from opframe_registry import Fields, Prediction
-from straightforward.mixture import Mixture
-from straightforward.shared import Embedding, classification_head, coordinates
+from tests.reference.mixture import Mixture
+from tests.reference.shared import Embedding, classification_head, coordinates
 
 
 class PatchTransformer(nn.Module):

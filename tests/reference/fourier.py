@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from opframe_fno import FNO
 from opframe_registry import Fields, Prediction
-from straightforward.shared import Embedding, classification_head, coordinates
+from tests.reference.shared import Embedding, classification_head, coordinates
 
 
 class FourierNeuralOperator(nn.Module):
