@@ -1,12 +1,16 @@
-"""What the components of patch transformers share: limits of their keys and the parts of their networks. No torch."""
+"""What the components of patch transformers share: their keys and the parts of their networks. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Literal
 
-from opframe_registry import ConfigError, Fields
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_
+
+from opframe.layers.checks import check_classes, check_groups, in_words
+from opframe_registry import Adapted, Backbone, Change, ConfigError, Fields
 
 NORM_GROUPS = 8
 """Channel groups of every GroupNorm."""
@@ -22,60 +26,70 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Parts of a patch transformer, by the names in its state dict."""
 
 
-class PatchKeys(Protocol):
-    """The keys that every patch transformer has."""
+@frozen(kw_only=True)
+class PatchBackbone(Backbone):
+    """The keys of DPOT and MoE-POT, and what they ask of each other and of the data."""
+
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = PARTS
+
+    width: int = field(default=512, validator=gt(0), metadata={"help": "channels of a token; a multiple of 8"})
+    depth: int = field(default=4, validator=gt(0), metadata={"help": "number of blocks"})
+    heads: int = field(default=4, validator=gt(0), metadata={"help": "channel groups of the Fourier attention"})
+    patch: int = field(default=8, validator=gt(0), metadata={"help": "side of a patch in grid points"})
+    modes: int = field(default=32, validator=gt(0), metadata={"help": "Fourier modes kept along each axis of patches"})
+    mlp_ratio: float = field(
+        default=1.0,
+        validator=gt(0.0),
+        metadata={"help": "channels inside a block (of its MLP, or those that its experts see) / width"},
+    )
+    output_width: int = field(default=32, validator=gt(0), metadata={"help": "channels of the output layers"})
+    time_aggregation: Literal["exp_mlp", "mlp"] = field(
+        default="exp_mlp",
+        validator=in_(("exp_mlp", "mlp")),
+        metadata={"help": "sum over frames of a linear map, with (exp_mlp) or without (mlp) learned frequencies"},
+    )
+    classes: int = field(
+        default=0, validator=ge(0), metadata={"help": "datasets told apart by a classification head; 0: no head"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        check_groups(self.width, NORM_GROUPS)
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} must divide width = {self.width}; {_divisors(self.width)} do")
+        if self.hidden < 1:
+            raise ValueError(f"mlp_ratio = {self.mlp_ratio} leaves no hidden channel at width = {self.width}")
 
     @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def patch(self) -> int: ...
-    @property
-    def mlp_ratio(self) -> float: ...
-    @property
-    def classes(self) -> int: ...
+    def hidden(self) -> int:
+        """Channels inside a block, ⌊width · mlp_ratio⌋."""
+        return math.floor(self.width * self.mlp_ratio)
 
+    def check(self, fields: Fields) -> None:
+        """Raise ConfigError unless the grid is 2-D or 3-D and made of whole patches, and the classes suffice."""
+        if len(fields.grid) not in (2, 3):
+            raise ConfigError(
+                f"[backbone] {self.name} works on 2-D and 3-D grids, but the data's is {in_words(fields.grid)}"
+            )
+        check_patch(self.patch, fields.grid)
+        check_classes(self.classes, fields)
 
-def hidden_width(keys: PatchKeys) -> int:
-    """Hidden width of a block's perceptron, ⌊width · mlp_ratio⌋."""
-    return math.floor(keys.width * keys.mlp_ratio)
+    def adapt(self, change: Change) -> Adapted | None:
+        """Fit a weight to another grid, other channels, another history or horizon; 2-D blocks to 3-D.
 
+        With another number of experts those that both have are taken, and the gate's last layer begins fresh.
+        """
+        from opframe.layers.adaptation import adapt_patch_transformer
 
-def check_widths(keys: PatchKeys) -> None:
-    """Raise ValueError where width, heads and mlp_ratio do not fit each other."""
-    if keys.width % NORM_GROUPS:
-        nearest = NORM_GROUPS * max(1, round(keys.width / NORM_GROUPS))
-        raise ValueError(f"width = {keys.width} must be a multiple of {NORM_GROUPS} (GroupNorm), such as {nearest}")
-    if keys.width % keys.heads:
-        raise ValueError(f"heads = {keys.heads} must divide width = {keys.width}; {_divisors(keys.width)} do")
-    if hidden_width(keys) < 1:
-        raise ValueError(f"mlp_ratio = {keys.mlp_ratio} leaves no hidden channel at width = {keys.width}")
-
-
-def check_fields(name: str, keys: PatchKeys, fields: Fields) -> None:
-    """Raise ConfigError where the backbone of that name cannot work on the fields."""
-    if len(fields.grid) not in (2, 3):
-        raise ConfigError(f"[backbone] {name} works on 2-D and 3-D grids, but the data's is {_shape(fields.grid)}")
-    check_patch(keys.patch, fields.grid)
-    if 0 < keys.classes < len(fields.datasets):
-        raise ConfigError(
-            f"[backbone] classes = {keys.classes}, but the mixture has {len(fields.datasets)} datasets; "
-            f"set classes to {len(fields.datasets)} or more, or to 0 for a network that does not classify"
-        )
+        return adapt_patch_transformer(self, change)
 
 
 def check_patch(patch: int, grid: Sequence[int]) -> None:
     """Raise ConfigError where a grid is not made of whole patches."""
     if any(points % patch for points in grid):
         raise ConfigError(
-            f"[backbone] patch = {patch} does not divide the grid {_shape(grid)}; "
+            f"[backbone] patch = {patch} does not divide the grid {in_words(grid)}; "
             f"set patch to one of {_divisors(*grid)}, or change data.grid"
         )
-
-
-def _shape(grid: Sequence[int]) -> str:
-    return "×".join(map(str, grid))
 
 
 def _divisors(*numbers: int) -> str:

@@ -11,34 +11,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from opframe.layers.dense import Pointwise, full_precision
 from opframe.layers.embedding import PatchEmbedding, TemporalAggregation, embed
-from opframe.layers.patch_keys import check_patch
+from opframe.layers.patch_keys import PatchBackbone, check_patch
 from opframe.layers.patches import PatchExpansion, scatter_patches
 from opframe.layers.scale import standardized
 from opframe_registry import Fields, Prediction
-
-
-class Settings(Protocol):
-    """What a patch transformer needs to know beside its blocks."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def patch(self) -> int: ...
-    @property
-    def output_width(self) -> int: ...
-    @property
-    def normalize(self) -> bool: ...
-    @property
-    def time_aggregation(self) -> str: ...
-    @property
-    def classes(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # torch.compile traces a dataclass
@@ -52,7 +35,7 @@ class Mixed:
 class PatchTransformer(nn.Module):
     """(B, T, C, X, Y) -> Prediction of (B, S, C, X, Y). A block maps tokens (B, X', Y', D) to Mixed."""
 
-    def __init__(self, settings: Settings, fields: Fields, blocks: Iterable[nn.Module]) -> None:
+    def __init__(self, settings: PatchBackbone, fields: Fields, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
         channels, width, axes = len(fields.channels), settings.width, len(fields.grid)
         self.patch, self.horizon = settings.patch, fields.horizon
@@ -99,12 +82,12 @@ class PatchTransformer(nn.Module):
         return Prediction(field=field, penalties=penalties, class_logits=logits)
 
 
-def patch_grid(settings: Settings, fields: Fields) -> tuple[int, ...]:
+def patch_grid(settings: PatchBackbone, fields: Fields) -> tuple[int, ...]:
     """Number of patches along every axis, X', Y'."""
     return tuple(points // settings.patch for points in fields.grid)
 
 
-def _output_layers(settings: Settings, outputs: int, axes: int) -> nn.Sequential:
+def _output_layers(settings: PatchBackbone, outputs: int, axes: int) -> nn.Sequential:
     """Tokens (B, X', Y', D) to the points of every patch (B, X', Y', P·P, S·C)."""
     inner = settings.output_width
     return nn.Sequential(

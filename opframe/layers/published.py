@@ -16,6 +16,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from opframe.layers.checks import shape_of
 from opframe_registry import Backbone, ConfigError, Fields, Published
 
 MODES = 32
@@ -95,11 +96,11 @@ def _keys(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The keys that shapes tell."""
     blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
     return {
-        "width": _shape(weights, "pos_embed")[1],
+        "width": shape_of(weights, "pos_embed")[1],
         "depth": len(blocks),
-        "heads": _shape(weights, "blocks.0.filter.w1")[1],  # (2, h, E, E)
-        "patch": _shape(weights, "patch_embed.proj.0.weight")[-1],  # (M, C + N + 1, P, P)
-        "output_width": _shape(weights, "out_layer.0.weight")[1],  # (D, output_width, P, P)
+        "heads": shape_of(weights, "blocks.0.filter.w1")[1],  # (2, h, E, E)
+        "patch": shape_of(weights, "patch_embed.proj.0.weight")[-1],  # (M, C + N + 1, P, P)
+        "output_width": shape_of(weights, "out_layer.0.weight")[1],  # (D, output_width, P, P)
         "normalize": "scale_feats_mu.weight" in weights,
         "time_aggregation": "exp_mlp" if "time_agg_layer.gamma" in weights else "mlp",
         "classes": len(weights["cls_head.4.bias"]) if "cls_head.4.bias" in weights else 0,
@@ -108,26 +109,20 @@ def _keys(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _fields(weights: Mapping[str, Tensor]) -> Fields:
     """The fields that shapes tell. Raises ConfigError where other channels go in than come out."""
-    inner, inputs, *kernel = _shape(weights, "patch_embed.proj.0.weight")
+    inner, inputs, *kernel = shape_of(weights, "patch_embed.proj.0.weight")
     axes, patch = len(kernel), kernel[-1]
     channels, predicted = inputs - axes - 1, (inner - axes - 1) // patch
-    outputs = _shape(weights, "out_layer.4.weight")[0]  # S·C
+    outputs = shape_of(weights, "out_layer.4.weight")[0]  # S·C
     if channels != predicted:
         raise ConfigError(f"{channels} channels go in and {predicted} come out; a network of ours predicts all it gets")
     if channels < 1 or outputs % channels:
         raise ConfigError(f"{outputs} outputs for each point cannot be frames of {channels} channels")
     return Fields(
         channels=tuple(f"channel_{index}" for index in range(channels)),
-        grid=tuple(patches * patch for patches in _shape(weights, "pos_embed")[2:]),
-        history=_shape(weights, "time_agg_layer.w")[0],
+        grid=tuple(patches * patch for patches in shape_of(weights, "pos_embed")[2:]),
+        history=shape_of(weights, "time_agg_layer.w")[0],
         horizon=outputs // channels,
     )
-
-
-def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in weights:
-        raise ConfigError(f"the tensor {name} is missing")
-    return tuple(weights[name].shape)
 
 
 def _compare(arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

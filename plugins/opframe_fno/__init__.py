@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, min_len
 
+from opframe.layers.checks import check_classes, check_groups, in_words
 from opframe_registry import Adapted, Backbone, Change, Component, ConfigError, Fields, Published, hookimpl
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ NORM_GROUPS = 4
 
 def _numbers(value: int | Iterable[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
-
-
-def _shape(grid: Sequence[int]) -> str:
-    return "×".join(map(str, grid))
 
 
 @final
@@ -71,35 +68,27 @@ class FNO(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.group_norm and self.width % NORM_GROUPS:
-            nearest = NORM_GROUPS * max(1, round(self.width / NORM_GROUPS))
-            raise ValueError(
-                f"width = {self.width} must be a multiple of {NORM_GROUPS} (GroupNorm), such as {nearest}; "
-                "or set group_norm to false"
-            )
+        if self.group_norm:
+            check_groups(self.width, NORM_GROUPS, "; or set group_norm to false")
 
     def modes_along(self, grid: Sequence[int]) -> tuple[int, ...]:
         """The modes kept along every axis. Raises ConfigError where they do not fit the grid."""
         modes = self.modes * len(grid) if len(self.modes) == 1 else self.modes
         given = f"[backbone] modes = {list(self.modes)}"
         if len(modes) != len(grid):
-            axes = f"the grid {_shape(grid)} has {len(grid)} axes"
+            axes = f"the grid {in_words(grid)} has {len(grid)} axes"
             raise ConfigError(f"{given}, but {axes}; give one number, or one for each")
         *outer, last = grid
         most = [*(points // 2 for points in outer), last // 2 + 1]
         if all(kept <= room for kept, room in zip(modes, most, strict=True)):
             return modes
         advice = f"set modes to [{min(most)}] or at most {most}" if min(most) else "every axis needs two points or more"
-        raise ConfigError(f"{given} are too many for the grid {_shape(grid)}; {advice}")
+        raise ConfigError(f"{given} are too many for the grid {in_words(grid)}; {advice}")
 
     def build(self, fields: Fields) -> nn.Module:
         """Make an `FNONet`. Raises ConfigError where the modes do not fit the grid, or the classes the datasets."""
         self.modes_along(fields.grid)
-        if 0 < self.classes < len(fields.datasets):
-            raise ConfigError(
-                f"[backbone] classes = {self.classes}, but the mixture has {len(fields.datasets)} datasets; "
-                f"set classes to {len(fields.datasets)} or more, or to 0 for a network that does not classify"
-            )
+        check_classes(self.classes, fields)
         from opframe_fno.network import FNONet
 
         return FNONet(self, fields)

@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from opframe.layers.checks import shape_of
 from opframe_fno import FNO
 from opframe_registry import ConfigError, Fields, Published
 
@@ -53,7 +54,7 @@ def modes_first(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result = dict(weights)
     for first in [name for name in weights if name.endswith(".weights1")]:
         second = f"{first.removesuffix('1')}2"
-        _shape(weights, second)
+        shape_of(weights, second)
         halves = torch.stack([result.pop(first), result.pop(second)])
         result[first.removesuffix("s1")] = rearrange(halves, "s c i o ... -> s ... (c i) o").contiguous()
     return result
@@ -61,9 +62,9 @@ def modes_first(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _backbone(weights: Mapping[str, Tensor]) -> FNO:
     """The component that shapes tell."""
-    modes = _shape(weights, "spectral_convs.0.weights1")[3:]
+    modes = shape_of(weights, "spectral_convs.0.weights1")[3:]
     return FNO(
-        width=_shape(weights, "convs.0.weight")[0],
+        width=shape_of(weights, "convs.0.weight")[0],
         depth=sum(name.startswith("convs.") and name.endswith(".weight") for name in weights),
         modes=modes[:1] if len(set(modes)) == 1 else modes,
         group_norm="ln_layers.0.weight" in weights,
@@ -74,10 +75,10 @@ def _backbone(weights: Mapping[str, Tensor]) -> FNO:
 
 def _fields(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], assumed: dict[str, str]) -> Fields:
     """Channels, frames and grid. What is taken for granted is added to `assumed`."""
-    _, inputs, *kernel = _shape(weights, "patch_embed.proj.0.weight")
+    _, inputs, *kernel = shape_of(weights, "patch_embed.proj.0.weight")
     if set(kernel) != {1}:
         raise ConfigError("it embeds patches of several points; an FNO of ours embeds every point")
-    inputs, outputs = inputs - len(kernel), _shape(weights, "fc2.weight")[0]
+    inputs, outputs = inputs - len(kernel), shape_of(weights, "fc2.weight")[0]
     channels = _channels(arguments, weights, outputs, assumed)
     if inputs % channels or outputs % channels:
         raise ConfigError(f"{inputs} inputs and {outputs} outputs of a point cannot be frames of {channels} channels")
@@ -97,7 +98,7 @@ def _channels(
 ) -> int:
     """C, from the weights of mean and deviation, the arguments, or the frames that come out."""
     if "scale_feats.weight" in weights:
-        return _shape(weights, "scale_feats.weight")[1] // 2
+        return shape_of(weights, "scale_feats.weight")[1] // 2
     told = _told(arguments, "n_channels")
     if told is not None:
         return told
@@ -136,9 +137,3 @@ def _told(arguments: Mapping[str, Any], *names: str) -> int | None:
     """The first of these arguments that is given."""
     given = (arguments[name] for name in names if arguments.get(name) is not None)
     return next(given, None)
-
-
-def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in weights:
-        raise ConfigError(f"the tensor {name} is missing")
-    return tuple(weights[name].shape)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from attrs import field, frozen
-from attrs.validators import and_, ge, gt, in_, le
+from attrs.validators import and_, gt, in_, le
 
-from opframe.layers.patch_keys import NORM_GROUPS, PARTS, check_fields, check_widths, hidden_width
-from opframe_registry import Adapted, Backbone, Change, Component, Fields, Published, hookimpl
+from opframe.layers.patch_keys import NORM_GROUPS, PARTS, PatchBackbone
+from opframe_registry import Component, Fields, Published, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +20,7 @@ REDUCTION = 16
 
 @final
 @frozen(kw_only=True)
-class MoEPOT(Backbone):
+class MoEPOT(PatchBackbone):
     """DPOT with a mixture of experts in every block, of which each sample uses a few (Wang et al., 2025).
 
     In training the prediction has the penalty "balance", summed over blocks: how unevenly the batch uses the experts.
@@ -47,21 +47,6 @@ class MoEPOT(Backbone):
         "medium": {"width": 1024, "depth": 8, "heads": 8, "patch": 8, "mlp_ratio": 2.0, "output_width": 32},
     }
 
-    width: int = field(default=512, validator=gt(0), metadata={"help": "channels of a token; a multiple of 8"})
-    depth: int = field(default=4, validator=gt(0), metadata={"help": "number of blocks"})
-    heads: int = field(default=4, validator=gt(0), metadata={"help": "channel groups of the Fourier attention"})
-    patch: int = field(default=8, validator=gt(0), metadata={"help": "side of a patch in grid points"})
-    modes: int = field(default=32, validator=gt(0), metadata={"help": "Fourier modes kept along each axis of patches"})
-    mlp_ratio: float = field(default=1.0, validator=gt(0.0), metadata={"help": "features that experts see / width"})
-    output_width: int = field(default=32, validator=gt(0), metadata={"help": "channels of the output layers"})
-    time_aggregation: Literal["exp_mlp", "mlp"] = field(
-        default="exp_mlp",
-        validator=in_(("exp_mlp", "mlp")),
-        metadata={"help": "sum over frames of a linear map, with (exp_mlp) or without (mlp) learned frequencies"},
-    )
-    classes: int = field(
-        default=0, validator=ge(0), metadata={"help": "datasets told apart by a classification head; 0: no head"}
-    )
     routed_experts: int = field(default=16, validator=gt(0), metadata={"help": "experts that a sample may choose from"})
     chosen_experts: int = field(default=4, validator=gt(0), metadata={"help": "experts that each sample chooses"})
     shared_experts: int = field(default=2, validator=gt(0), metadata={"help": "experts that every sample uses"})
@@ -93,7 +78,7 @@ class MoEPOT(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        check_widths(self)
+        super().__attrs_post_init__()
         self._check_gate()
         if self.chosen_experts > self.routed_experts:
             raise ValueError(
@@ -118,14 +103,9 @@ class MoEPOT(Backbone):
                 f"at width = {self.width} gives {self.hidden}"
             )
 
-    @property
-    def hidden(self) -> int:
-        """The features that experts and gate see, ⌊width · mlp_ratio⌋."""
-        return hidden_width(self)
-
     def build(self, fields: Fields) -> nn.Module:
         """Make the network. Raises ConfigError unless the grid is 2-D or 3-D and made of whole patches."""
-        check_fields(self.name, self, fields)
+        self.check(fields)
         from opframe_moepot.network import moepot
 
         return moepot(self, fields)
@@ -133,15 +113,6 @@ class MoEPOT(Backbone):
     def idle(self) -> int:
         """The routed experts that a sample does not choose, with their biases."""
         return self.depth * (self.routed_experts - self.chosen_experts) * (self.hidden + 1) * self.width
-
-    def adapt(self, change: Change) -> Adapted | None:
-        """Fit a weight to another grid, other channels, another history or horizon; 2-D blocks to 3-D.
-
-        With another number of experts those that both have are taken, and the gate's last layer begins fresh.
-        """
-        from opframe.layers.adaptation import adapt_patch_transformer
-
-        return adapt_patch_transformer(self, change)
 
     @classmethod
     def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from attrs import field, frozen
 from attrs.validators import gt, in_
 
+from opframe.layers.checks import check_groups, in_words
 from opframe_registry import Adapted, Backbone, Change, Component, ConfigError, Fields, hookimpl
 
 if TYPE_CHECKING:
@@ -63,13 +64,12 @@ class UNet(Backbone):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.norm == "group" and self.width % NORM_GROUPS:
-            nearest = NORM_GROUPS * max(1, round(self.width / NORM_GROUPS))
-            raise ValueError(f"width = {self.width} must be a multiple of {NORM_GROUPS} (GroupNorm), such as {nearest}")
+        if self.norm == "group":
+            check_groups(self.width, NORM_GROUPS)
 
     def build(self, fields: Fields) -> nn.Module:
         """Make a `UNetNet`. Raises ConfigError unless the grid has 1 to 3 axes that can be halved so many times."""
-        shape = "×".join(map(str, fields.grid))
+        shape = in_words(fields.grid)
         if not 1 <= len(fields.grid) <= 3:
             raise ConfigError(f"[backbone] unet works on 1-D, 2-D and 3-D grids, but the data's grid is {shape}")
         most = min(fields.grid).bit_length() - 1
