@@ -35,20 +35,28 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def assert_reads(trajectories: Trajectories, expected: NDArray[np.float32]) -> None:
     """All windows of all trajectories are those of (N, T, C, *grid), in the mixture too and in another process."""
+    assert_windows(trajectories, expected)
+    metadata = trajectories.metadata
+    count, frames = expected.shape[:2]
+    assert all(len(values) in (1, count) for values in metadata.parameters.values())
+    again = pickle.loads(pickle.dumps(trajectories))
+    for trajectory in range(count):
+        assert np.array_equal(again.read(trajectory, 0, frames), expected[trajectory])
+    assert_in_mixture(trajectories, expected)
+
+
+def assert_windows(trajectories: Trajectories, expected: NDArray[np.float32]) -> None:
+    """All windows of all trajectories are those of (N, T, C, *grid)."""
     metadata = trajectories.metadata
     count, frames = expected.shape[:2]
     assert (metadata.trajectories, metadata.frames, metadata.grid) == (count, frames, expected.shape[3:])
     assert len(metadata.channels) == len(metadata.units) == expected.shape[2]
-    assert all(len(values) in (1, count) for values in metadata.parameters.values())
-    again = pickle.loads(pickle.dumps(trajectories))
     for trajectory in range(count):
         for start in range(frames):
             for stop in range(start + 1, frames + 1):
                 window = trajectories.read(trajectory, start, stop)
                 assert window.dtype == np.float32
                 assert np.array_equal(window, expected[trajectory, start:stop])
-        assert np.array_equal(again.read(trajectory, 0, frames), expected[trajectory])
-    assert_in_mixture(trajectories, expected)
 
 
 def assert_in_mixture(trajectories: Trajectories, expected: NDArray[np.float32]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from layout_support import assert_windows
 from opframe.data.mixture import evaluation_mask, open_source, read_frames
 from opframe.data.storage import dataset_names
 from opframe_registry import Catalog, DataError, Dataset, Fields, Trajectories
@@ -40,20 +41,6 @@ def write(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any] |
             file.create_dataset(name, data=values, **(options if np.ndim(values) > 1 else {}))
         file.attrs.update(attributes or {})
     return path
-
-
-def assert_windows(trajectories: Trajectories, expected: NDArray[np.float32]) -> None:
-    """All windows of all trajectories, (N, T, C, *grid)."""
-    count, frames = expected.shape[:2]
-    assert (trajectories.metadata.trajectories, trajectories.metadata.frames) == (count, frames)
-    assert trajectories.metadata.grid == expected.shape[3:]
-    assert len(trajectories.metadata.channels) == expected.shape[2] == len(trajectories.metadata.units)
-    for trajectory in range(count):
-        for start in range(frames):
-            for stop in range(start + 1, frames + 1):
-                window = trajectories.read(trajectory, start, stop)
-                assert window.dtype == np.float32
-                assert np.array_equal(window, expected[trajectory, start:stop])
 
 
 def test_compressible_flow_is_read_in_the_order_of_channels_that_models_were_trained_with(catalog: Catalog) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from attrs import field, frozen
 from attrs.validators import ge, gt
 
-from opframe_registry import Component, Dataset, Metadata, Progress, Split, Trajectories, hookimpl
+from opframe.data.solving import SolvedDataset
+from opframe_registry import Component, Metadata, hookimpl
 
-_SOLVED_TOGETHER = 32
+if TYPE_CHECKING:
+    import torch
+
+    from opframe.data.solved import Solver
 
 
 @final
 @frozen(kw_only=True)
-class DiffusionReaction(Dataset):
+class DiffusionReaction(SolvedDataset):
     """FitzHugh–Nagumo diffusion–reaction as in PDEBench, solved on first use.
 
     u_t = D_u Δu + u − u³ − k − v and v_t = D_v Δv + u − v on (−1, 1)² without flux through the boundary, from white
@@ -38,8 +41,6 @@ class DiffusionReaction(Dataset):
     """
 
     name: ClassVar[str] = "diffusion_reaction"
-    train: int = field(default=32, validator=gt(0), metadata={"help": "training trajectories solved"})
-    test: int = field(default=8, validator=gt(0), metadata={"help": "test trajectories solved"})
     diffusion_u: float = field(default=1e-3, validator=ge(0.0), metadata={"help": "diffusion of the activator"})
     diffusion_v: float = field(default=5e-3, validator=ge(0.0), metadata={"help": "diffusion of the inhibitor"})
     k: float = field(default=5e-3, metadata={"help": "constant k of the activator's reaction u - u^3 - k - v"})
@@ -47,32 +48,25 @@ class DiffusionReaction(Dataset):
     frames: int = field(default=101, validator=ge(2), metadata={"help": "frames kept, the initial one included"})
     duration: float = field(default=5.0, validator=gt(0.0), metadata={"help": "time of the last frame"})
 
-    def prepare(self, cache: Path, progress: Progress) -> None:
-        """Solve both splits unless they are in the cache. Raises DataError."""
-        from opframe.data.solved import prepare_solved, solving_device
+    def solver(self, device: torch.device) -> Solver:
+        """What solves them, on a device."""
         from opframe_diffusion_reaction.solver import DiffusionReactionSolver
 
-        solver = DiffusionReactionSolver(
+        return DiffusionReactionSolver(
             diffusion_u=self.diffusion_u,
             diffusion_v=self.diffusion_v,
             k=self.k,
             resolution=self.resolution,
             frame_count=self.frames,
             duration=self.duration,
-            device=solving_device(),
+            device=device,
         )
-        prepare_solved(self, solver, self._metadata, cache, progress, _SOLVED_TOGETHER)
 
-    def build(self, split: Split, cache: Path) -> Trajectories:
-        """Open one split. Raises DataError if it has not been prepared."""
-        from opframe.data.solved import open_solved
-
-        return open_solved(self, self._metadata(split), split, cache)
-
-    def _metadata(self, split: Split) -> Metadata:
+    def metadata(self, trajectories: int) -> Metadata:
+        """What so many trajectories are."""
         channels = ("activator", "inhibitor")
         return Metadata(
-            trajectories=self.train if split == "train" else self.test,
+            trajectories=trajectories,
             frames=self.frames,
             grid=(self.resolution, self.resolution),
             channels=channels,

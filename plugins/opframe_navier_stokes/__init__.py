@@ -13,18 +13,23 @@ the published generator; `solver.py` has the equation, the scheme, a comparison 
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
-from opframe_registry import Dataset, Metadata, Progress, Split, Trajectories, hookimpl
+from opframe.data.solving import SolvedDataset
+from opframe_registry import Dataset, Metadata, hookimpl
+
+if TYPE_CHECKING:
+    import torch
+
+    from opframe.data.solved import Solver
 
 
 @final
 @frozen(kw_only=True)
-class NavierStokes(Dataset):
+class NavierStokes(SolvedDataset):
     """Vorticity of forced 2-D Navier–Stokes flow on the unit torus, solved on first use (Li et al., 2021).
 
     ∂w/∂t + u·∇w = νΔw + 0.1 (sin 2π(x + y) + cos 2π(x + y)) from a Gaussian random field of RMS 0.185. One channel,
@@ -48,15 +53,12 @@ class NavierStokes(Dataset):
         metadata={"help": "longest step of the solver (default: 1.6/resolution)"},
     )
     train: int = field(default=64, validator=gt(0), metadata={"help": "training trajectories solved"})
-    test: int = field(default=8, validator=gt(0), metadata={"help": "test trajectories solved"})
 
-    def prepare(self, cache: Path, progress: Progress) -> None:
-        """Solve both splits unless they are in the cache. Raises DataError."""
-        from opframe.data.solved import prepare_solved, solving_device
+    def solver(self, device: torch.device) -> Solver:
+        """What solves them, on a device."""
         from opframe_navier_stokes.solver import VorticitySolver
 
-        device = solving_device()
-        solver = VorticitySolver(
+        return VorticitySolver(
             viscosity=self.viscosity,
             resolution=self.resolution,
             frames=self.frames,
@@ -64,18 +66,15 @@ class NavierStokes(Dataset):
             step=self.step,
             device=device,
         )
-        # 16 trajectories on 64² stay in a core's cache (the fastest of 4 to 64 measured); a GPU wants more.
-        prepare_solved(self, solver, self._metadata, cache, progress, together=128 if device.type == "cuda" else 16)
 
-    def build(self, split: Split, cache: Path) -> Trajectories:
-        """Open one split. Raises DataError if it has not been prepared."""
-        from opframe.data.solved import open_solved
+    def together(self, device: torch.device) -> int:
+        """16 trajectories on 64² stay in a core's cache (the fastest of 4 to 64 measured); a GPU wants more."""
+        return 128 if device.type == "cuda" else 16
 
-        return open_solved(self, self._metadata(split), split, cache)
-
-    def _metadata(self, split: Split) -> Metadata:
+    def metadata(self, trajectories: int) -> Metadata:
+        """What so many trajectories are."""
         return Metadata(
-            trajectories=self.train if split == "train" else self.test,
+            trajectories=trajectories,
             frames=self.frames,
             grid=(self.resolution, self.resolution),
             channels=("vorticity",),

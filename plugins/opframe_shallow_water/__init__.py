@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt
 
-from opframe_registry import Component, Dataset, Metadata, Progress, Split, Trajectories, hookimpl
+from opframe.data.solving import SolvedDataset
+from opframe_registry import Component, Metadata, hookimpl
 
-_SOLVED_TOGETHER = 32
+if TYPE_CHECKING:
+    import torch
+
+    from opframe.data.solved import Solver
 
 
 @final
 @frozen(kw_only=True)
-class RadialDamBreak(Dataset):
+class RadialDamBreak(SolvedDataset):
     """Shallow water after a circular dam breaks, as in PDEBench, solved on first use.
 
     The shallow-water equations over a flat bottom on (−2.5, 2.5)² with open boundaries; at t = 0 the water is at
@@ -38,8 +41,6 @@ class RadialDamBreak(Dataset):
     """
 
     name: ClassVar[str] = "radial_dam_break"
-    train: int = field(default=32, validator=gt(0), metadata={"help": "training trajectories solved"})
-    test: int = field(default=8, validator=gt(0), metadata={"help": "test trajectories solved"})
     gravity: float = field(default=1.0, validator=gt(0.0), metadata={"help": "acceleration of gravity"})
     inner_height: float = field(default=2.0, validator=gt(0.0), metadata={"help": "initial height behind the dam"})
     outer_height: float = field(default=1.0, validator=gt(0.0), metadata={"help": "initial height outside"})
@@ -54,12 +55,11 @@ class RadialDamBreak(Dataset):
         if value < self.smallest_radius:
             raise ValueError(f"'largest_radius' must be >= smallest_radius ({self.smallest_radius}): {value}")
 
-    def prepare(self, cache: Path, progress: Progress) -> None:
-        """Solve both splits unless they are in the cache. Raises DataError."""
-        from opframe.data.solved import prepare_solved, solving_device
+    def solver(self, device: torch.device) -> Solver:
+        """What solves them, on a device."""
         from opframe_shallow_water.solver import ShallowWaterSolver
 
-        solver = ShallowWaterSolver(
+        return ShallowWaterSolver(
             gravity=self.gravity,
             inner_height=self.inner_height,
             outer_height=self.outer_height,
@@ -68,19 +68,13 @@ class RadialDamBreak(Dataset):
             resolution=self.resolution,
             frame_count=self.frames,
             duration=self.duration,
-            device=solving_device(),
+            device=device,
         )
-        prepare_solved(self, solver, self._metadata, cache, progress, _SOLVED_TOGETHER)
 
-    def build(self, split: Split, cache: Path) -> Trajectories:
-        """Open one split. Raises DataError if it has not been prepared."""
-        from opframe.data.solved import open_solved
-
-        return open_solved(self, self._metadata(split), split, cache)
-
-    def _metadata(self, split: Split) -> Metadata:
+    def metadata(self, trajectories: int) -> Metadata:
+        """What so many trajectories are."""
         return Metadata(
-            trajectories=self.train if split == "train" else self.test,
+            trajectories=trajectories,
             frames=self.frames,
             grid=(self.resolution, self.resolution),
             channels=("height",),
