@@ -53,6 +53,7 @@ class FileServer(Served):
         self.etag: dict[str, str] = {}
         self.modified: dict[str, str] = {}
         self.etags = self.times = self.ranges = True
+        self.digests = False  # whether answers say what the checksum of their bytes should be
         self.listings = False
         self.delay = 0.0
         self.busy_until = 0.0  # of time.monotonic(); everything is answered with 503 before
@@ -174,10 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, method: str, path: str, content: bytes, fault: str | None) -> None:
         state = self.server_state
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d*)-(\d+)", self.headers.get("Range", ""))
         part = content
         if asked and state.ranges:
-            start, stop = int(asked[1]), min(int(asked[2]) + 1, len(content))
+            start, stop = int(asked[1] or 0), min(int(asked[2]) + 1, len(content))
+            if not asked[1]:  # the last bytes
+                start, stop = max(len(content) - int(asked[2]), 0), len(content)
             if start >= len(content):
                 self._refuse(416)
                 return
@@ -194,6 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", state.etag[path])
         if state.times:
             self.send_header("Last-Modified", state.modified[path])
+        if state.digests:
+            digest = base64.b64encode(hashlib.sha256(part).digest()).decode()
+            self.send_header("Content-Digest", f"sha-256=:{digest}:")
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if method == "GET":

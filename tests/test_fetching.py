@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -13,11 +14,21 @@ import pytest
 from attrs import define, field
 
 from conftest import Command
-from opframe.data.fetching import Checksum, Download, fetch
+from opframe.data.fetching import Download, fetch
+from opframe.data.remote.cache import remote_cache
+from opframe.data.remote.checksums import Checksum
+from opframe.data.remote.retries import Retries
 from opframe_registry import DataError
+from remote_support import put
+from servers import Bucket
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_cache(), "retries", Retries(attempts=3, first=0.01))
 
 
 @define
@@ -29,6 +40,7 @@ class Server:
     cut_after: list[int] = field(factory=list)
     refuse: list[int] = field(factory=list)
     ranges: list[str | None] = field(factory=list)
+    headers: dict[str, str] = field(factory=dict)
     url: str = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -42,6 +54,8 @@ class Server:
         handler.send_response(206 if first else 200)
         handler.send_header("Content-Length", str(len(self.content) - first))
         handler.send_header("ETag", self.version)
+        for name, value in self.headers.items():
+            handler.send_header(name, value)
         handler.end_headers()
         last = first + self.cut_after.pop(0) if self.cut_after else len(self.content)
         handler.wfile.write(self.content[first:last])
@@ -70,7 +84,7 @@ def server() -> Iterator[Server]:
 
 def get(server: Server, folder: Path, sha256: str | None = SHA256) -> Path:
     checksum = Checksum(algorithm="sha256", value=sha256) if sha256 else None
-    download = Download(url=server.url, path=folder / "data.h5", checksum=checksum, wait=0.01, tries=3)
+    download = Download(url=server.url, path=folder / "data.h5", checksum=checksum)
     return fetch(download, lambda *_: None)
 
 
@@ -94,7 +108,7 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(server: Server, tmp_pa
 def test_a_later_command_continues_what_an_earlier_one_had_to_leave(server: Server, tmp_path: Path) -> None:
     server.cut_after, server.refuse = [1_000_000], []
     server.cut_after += [0, 0, 0]
-    with pytest.raises(DataError, match=r"3 times in a row; 1000000 bytes are kept, the same command continues"):
+    with pytest.raises(DataError, match=r"tried 3 times in \d+ s; 1000000 bytes are kept, the same command continues"):
         get(server, tmp_path)
     assert names(tmp_path) == ["data.h5.partial", "data.h5.partial.json"]
     assert get(server, tmp_path).read_bytes() == CONTENT
@@ -138,9 +152,10 @@ def test_a_whole_partial_file_is_verified_without_asking_for_it(server: Server, 
 
 def test_an_address_that_does_not_exist_is_not_asked_again(server: Server, tmp_path: Path) -> None:
     server.refuse = [404, 200]
-    with pytest.raises(DataError, match=r"the server answers 404"):
+    with pytest.raises(DataError, match=r"/some/data\.h5\?\.\.\.: no such file \(HTTP 404\)$"):
         get(server, tmp_path)
     assert len(server.ranges) == 1
+    assert names(tmp_path) == []
     with pytest.raises(DataError, match=r"expected the http or https address of a file"):
         fetch(Download(url="data.h5", path=tmp_path / "data.h5"), lambda *_: None)
 
@@ -152,3 +167,52 @@ def test_the_command_says_what_was_verified(server: Server, tmp_path: Path, opfr
     assert f"{tmp_path / 'data.h5'}: 3 MB, md5 is right" in done.stdout
     wrong = opframe("data", "fetch", server.url, "--to", tmp_path / "b", "--sha256", "00")
     assert (wrong.returncode, "expected 00" in wrong.stderr) == (2, True)
+
+
+def test_what_a_server_says_of_its_bytes_is_verified(server: Server, tmp_path: Path) -> None:
+    server.headers = {"Content-MD5": base64.b64encode(hashlib.md5(CONTENT).digest()).decode()}
+    server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    server.cut_after = [1_000_000]
+    with pytest.raises(DataError, match=rf"expected {hashlib.md5(CONTENT).hexdigest()}; it was deleted"):
+        get(server, tmp_path, None)
+    server.content = CONTENT
+    assert get(server, tmp_path, None).read_bytes() == CONTENT
+
+
+def test_credentials_reach_the_server_and_nothing_else(server: Server, tmp_path: Path) -> None:
+    url = server.url.replace("//", "//me:hush@").replace("download=1", "signature=hush")
+    server.cut_after = [1_000_000, 0, 0, 0]
+    with pytest.raises(DataError) as raised:
+        fetch(Download(url=url, path=tmp_path / "data.h5"), lambda *_: None)
+    assert "hush" not in str(raised.value) + "".join(path.read_text(errors="ignore") for path in tmp_path.iterdir())
+    assert fetch(Download(url=url, path=tmp_path / "data.h5"), lambda *_: None).read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=1000000-"
+
+
+def test_the_proxy_of_the_environment_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.url.partition("/some")[0])
+    download = Download(url="http://data.invalid/data.h5", path=tmp_path / "data.h5")
+    assert fetch(download, lambda *_: None).read_bytes() == CONTENT
+
+
+def test_a_file_of_a_bucket_goes_on_where_it_stopped(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opframe.data.remote.file._STREAMED", 2**20)
+    download = Download(url=put("s3://data/some.bin", CONTENT), path=tmp_path / "some.bin")
+
+    def shown(done: int, total: int) -> None:
+        assert total == len(CONTENT)
+        if done == 2**20:
+            bucket.faults = [403]  # what passes is tried again by the packages below, too
+
+    with pytest.raises(DataError, match=r"some\.bin: .*; 1048576 bytes are kept, the same command continues"):
+        fetch(download, shown)
+    bucket.requests.clear()
+    assert fetch(download, lambda *_: None).read_bytes() == CONTENT
+    assert bucket.requests[-1].endswith(f"bytes=2097152-{len(CONTENT) - 1}")
+    assert [request.partition("bytes=")[2].partition("-")[0] for request in bucket.requests] == [
+        "",
+        "1048576",
+        "2097152",
+    ]

@@ -106,7 +106,7 @@ def test_damage_and_failures_leave_no_file_but_do_not_keep_from_the_others(
     del server.files["/api/1234"]
     done = command("data", "fetch", config, "--only", "first")
     assert "1 to download (1 of unknown size)" in done.stdout
-    assert "the server answers 404" in done.stdout
+    assert "no such file (HTTP 404)" in done.stdout
 
 
 def test_a_damaged_file_that_is_there_is_named_and_left(command: Command, config: Path, tmp_path: Path) -> None:

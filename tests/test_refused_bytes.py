@@ -66,6 +66,14 @@ def test_a_file_that_comes_damaged_once_is_read_all_the_same(server: FileServer,
     assert server.faults == []
 
 
+def test_a_checksum_that_comes_with_the_bytes_is_verified(server: FileServer) -> None:
+    array = Stores().array(server.serve("own.npy", FILES["own.npy"]), "")
+    shutil.rmtree(remote_cache().folder / "blocks")
+    server.digests, server.faults = True, ["garbage"]
+    assert np.array_equal(array[4], SMOOTH[4])  # nobody says that these numbers must be finite
+    assert (server.faults, remote_cache().counters.retries) == ([], 1)
+
+
 def damaged(content: bytes) -> bytes:
     """A file whose first chunk is not what was written."""
     changed = bytearray(content)

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from opframe.data.fetching import Checksum, Download, DownloadBar, fetch, size_of
+from opframe.data.fetching import Download, DownloadBar, fetch, size_of
 from opframe.data.info import size
+from opframe.data.remote.checksums import Checksum
 from opframe.data.storage import is_local, local_path
 from opframe.settings import File
 from opframe_registry import ConfigError, DataError, did_you_mean

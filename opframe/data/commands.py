@@ -189,8 +189,9 @@ def _fetch_files(arguments: argparse.Namespace) -> int:
 
 
 def _fetch_one(arguments: argparse.Namespace) -> int:
-    from opframe.data.fetching import Checksum, Download, DownloadBar, fetch, name_in
+    from opframe.data.fetching import Download, DownloadBar, fetch, name_in
     from opframe.data.info import size
+    from opframe.data.remote.checksums import Checksum
 
     console = Console()
     given = [(name, getattr(arguments, name)) for name in ("sha256", "md5") if getattr(arguments, name)]

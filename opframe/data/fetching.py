@@ -1,31 +1,28 @@
-"""`opframe data fetch`: downloads that go on where they stopped, and are named only when they are right."""
+"""Whole files from anywhere: fetching goes on where it stopped, and a file is named only when it is right."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
-import ssl
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 from rich.console import Console
 
 from opframe.console import Bar
-from opframe.data.remote.retries import PASSING_STATUS
+from opframe.data.remote.cache import remote_cache
+from opframe.data.remote.checksums import Checksum
+from opframe.data.remote.retries import NotFetchedError, Retries, redacted
+from opframe.data.remote.stream import Answer, open_stream
 from opframe.files import write_atomically
 from opframe_registry import DataError
 
-_PIECE = 2**20
-_TIMEOUT = 60.0
-_SHORT = 15.0  # for what can do without an answer
-_HEADERS = {"User-Agent": "opframe", "Accept-Encoding": "identity"}
+_SHORT = 15.0  # seconds, for what can do without an answer
 
 
 class Shown(Protocol):
@@ -54,26 +51,12 @@ class DownloadBar:
 
 
 @frozen(kw_only=True)
-class Checksum:
-    """What a file is expected to be, by the name of a hash in hashlib."""
-
-    algorithm: str
-    value: str
-
-
-@frozen(kw_only=True)
 class Download:
-    """One file: from where, to where, and its checksum, if its publisher gives one.
-
-    `tries` is how often in a row the server may fail without sending anything; `wait` are the seconds before the
-    second try, doubled before each further one.
-    """
+    """One file: from where, to where, and its checksum, if its publisher gives one."""
 
     url: str
     path: Path
     checksum: Checksum | None = None
-    tries: int = 6
-    wait: float = 1.0
 
     @property
     def partial(self) -> Path:
@@ -81,114 +64,101 @@ class Download:
 
     @property
     def note(self) -> Path:
-        """What the server called the version that the partial file is of."""
+        """What the server said of the file that the partial one is of."""
         return self.path.with_name(self.path.name + ".partial.json")
 
 
 def name_in(url: str) -> str:
-    """The name of a file in its address. Raises DataError where it is none, or not one of http or https."""
-    name = Path(urllib.parse.unquote(urllib.parse.urlparse(url).path)).name
-    if not url.startswith(("http://", "https://")) or not name:
-        raise DataError(f"{url}: expected the http or https address of a file")
+    """The name of a file in its address. Raises DataError where it is none, or a path."""
+    parts = urllib.parse.urlparse(url)
+    web = parts.scheme in ("http", "https")
+    name = Path(urllib.parse.unquote(parts.path or ("" if web else parts.netloc))).name
+    if "://" not in url or url.startswith("file://") or not name:
+        raise DataError(f"{redacted(url)}: expected the http or https address of a file, or another that fsspec opens")
     return name
 
 
 def size_of(url: str) -> int | None:
     """How many bytes a server says that a file has; None if it does not say, or does not answer now.
 
-    It is asked for the file itself, of which nothing is read: links that lead to a cloud are often for that alone.
+    It is asked for the file itself, of which hardly anything is read: links that lead to a cloud are often for that
+    alone.
     """
+    cache = evolve(remote_cache(), timeout=_SHORT)
+
+    def ask() -> int | None:
+        with open_stream(url, cache) as answer:
+            return answer.size
+
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=_HEADERS), timeout=_SHORT) as answer:
-            length: str | None = answer.headers.get("Content-Length")
-    except (OSError, http.client.HTTPException, ValueError):
+        return Retries(attempts=1).carry_out(url, ask, lambda: None)
+    except DataError:
         return None
-    return None if length is None else int(length)
 
 
 def fetch(download: Download, shown: Shown) -> Path:
     """Download, verify and name the file; a file that is there and right is left alone.
 
-    Raises DataError for an address that is none or does not answer, bytes with another checksum, and a file that is
-    there and is another one.
+    Its checksum is the download's, or the one that the server sends along. Raises DataError for an address that is none
+    or does not answer, bytes with another checksum, and a file that is there and is another one.
     """
     name_in(download.url)
     if download.path.exists():
         if download.checksum and _digest(download.path, download.checksum.algorithm) != download.checksum.value:
             raise DataError(f"{download.path}: exists, and has another {download.checksum.algorithm} than asked for")
         return download.path
-    try:
+    with _written(download):
         download.path.parent.mkdir(parents=True, exist_ok=True)
-        _complete(download, shown)
+    _complete(download, shown)
+    with _written(download):
         _verify(download)
         os.replace(download.partial, download.path)
         download.note.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{download.partial}: cannot be written ({error}); the same command continues") from error
     return download.path
 
 
 def _complete(download: Download, shown: Shown) -> None:
-    """Ask again and again until all bytes are there. Raises DataError when nothing comes any more."""
-    failures = 0
-    while not _all_there(download):
-        before = _length(download.partial)
-        try:
-            _receive(download, shown)
-            return
-        except _RefusedError as error:
-            raise DataError(f"{download.url}: {error}") from error
-        except (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError) as error:
-            failures = 0 if _length(download.partial) > before else failures + 1
-            if failures >= download.tries:
-                raise DataError(
-                    f"{download.url}: {_reason(error)}, {failures} times in a row; "
-                    f"{_length(download.partial)} bytes are kept, the same command continues"
-                ) from error
-            time.sleep(download.wait * 2 ** max(failures - 1, 0))
-
-
-class _RefusedError(Exception):
-    """An answer that will not be another one when asked again."""
+    """Ask again and again until all bytes are there. Raises NotFetchedError when nothing comes any more."""
+    cache = remote_cache()
+    try:
+        if not _all_there(download):
+            cache.retries.carry_out(
+                download.url,
+                lambda: _receive(download, shown),
+                failed=lambda: cache.count(retries=1),
+                reached=lambda: _length(download.partial),
+            )
+    except NotFetchedError as error:
+        have = _length(download.partial)
+        kept = f"; {have} bytes are kept, the same command continues" if have else ""
+        raise NotFetchedError(f"{error}{kept}") from None
 
 
 def _receive(download: Download, shown: Shown) -> None:
     """One request for what is missing, into the partial file."""
-    have = _length(download.partial)
-    version = _noted(download).get("version", "") if have else ""
-    headers = dict(_HEADERS)
-    if version:
-        headers |= {"Range": f"bytes={have}-", "If-Range": version}
-    try:
-        answer = urllib.request.urlopen(urllib.request.Request(download.url, headers=headers), timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and have:  # nothing is missing, or the file has become shorter: begin again
-            _begin_again(download)
-        elif error.code not in PASSING_STATUS:
-            raise _RefusedError(f"the server answers {error.code} {error.reason}") from error
-        raise
-    with answer:
-        if answer.status != 206:  # another version, or a server that knows no ranges
-            _begin_again(download)
-            have = 0
-        name = answer.headers.get("ETag", "")
-        version = name if name and not name.startswith("W/") else answer.headers.get("Last-Modified", "")
-        length = answer.headers.get("Content-Length")
-        total = 0 if length is None else have + int(length)
-        note = {"url": download.url, "version": version, "size": None if length is None else total}
-        write_atomically(download.note, json.dumps(note))
-        with download.partial.open("ab") as file:
-            _copy(answer, file, have, total, shown)
+    have, noted = _length(download.partial), _noted(download)
+    with open_stream(download.url, remote_cache(), have, noted.get("version", "") if have else "") as answer:
+        with _written(download):
+            if not answer.start:  # nothing was there, or it is another version, or the server knows no ranges
+                download.partial.unlink(missing_ok=True)
+                _note(download, answer)
+            file = download.partial.open("ab")
+        with file:
+            done = answer.start
+            for piece in answer.pieces:
+                with _written(download):
+                    file.write(piece)
+                done += len(piece)
+                shown(done, answer.size or 0)
+    if answer.size is not None and done < answer.size:
+        raise ConnectionError(f"the connection ended after {done} of {answer.size} bytes")
 
 
-def _copy(answer: http.client.HTTPResponse, file: BinaryIO, have: int, total: int, shown: Shown) -> None:
-    while piece := answer.read1(_PIECE):
-        file.write(piece)
-        have += len(piece)
-        shown(have, total)
-    if have < total:
-        raise ConnectionError(f"the connection ended after {have} of {total} bytes")
+def _note(download: Download, answer: Answer) -> None:
+    """Write down what the server says of the file."""
+    checksum = answer.checksum and [answer.checksum.algorithm, answer.checksum.value]
+    note = {"url": _named(download.url), "version": answer.version, "size": answer.size, "checksum": checksum}
+    write_atomically(download.note, json.dumps(note))
 
 
 def _noted(download: Download) -> dict[str, Any]:
@@ -197,7 +167,12 @@ def _noted(download: Download) -> dict[str, Any]:
         note: dict[str, Any] = json.loads(download.note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if note.get("url") == download.url else {}
+    return note if note.get("url") in (_named(download.url), download.url) else {}  # it was the URL itself once
+
+
+def _named(url: str) -> str:
+    """An address as a hash: it may hold credentials."""
+    return hashlib.sha256(url.encode()).hexdigest()
 
 
 def _all_there(download: Download) -> bool:
@@ -205,33 +180,35 @@ def _all_there(download: Download) -> bool:
     return download.partial.exists() and size is not None and _length(download.partial) == size
 
 
-def _begin_again(download: Download) -> None:
-    download.partial.unlink(missing_ok=True)
-
-
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
-    return str(getattr(error, "reason", error))
-
-
 def _verify(download: Download) -> None:
     """Raises DataError, and removes the file, if it is not what was expected."""
-    expected = download.checksum
+    expected, said = download.checksum, _noted(download).get("checksum")
+    if expected is None and said:
+        expected = Checksum(algorithm=said[0], value=said[1])
     if expected is None:
         return
     found = _digest(download.partial, expected.algorithm)
     if found != expected.value:
-        _begin_again(download)
+        download.partial.unlink()
         raise DataError(
-            f"{download.url}: what came has the {expected.algorithm} {found}, expected {expected.value}; it was deleted"
+            f"{redacted(download.url)}: what came has the {expected.algorithm} {found}, expected {expected.value}; "
+            "it was deleted"
         )
 
 
 def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+@contextmanager
+def _written(download: Download) -> Iterator[None]:
+    """Says where writing fails, which no server is to blame for."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{download.partial}: cannot be written ({error}); the same command continues") from error

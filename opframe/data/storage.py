@@ -20,7 +20,7 @@ from opframe.data.remote.cache import remote_cache
 from opframe.data.remote.file import RemoteFile
 from opframe.data.remote.reader import reader
 from opframe.data.remote.retries import redacted
-from opframe.data.remote.transport import Identity
+from opframe.data.remote.transport import Identity, open_filesystem
 from opframe_registry import DataError, did_you_mean
 
 _Answer = TypeVar("_Answer")
@@ -87,7 +87,7 @@ def find_files(folder: str, pattern: str) -> list[str]:
     """URLs of the files of a folder whose names match a glob pattern, from anything fsspec lists. Raises DataError."""
     with explained(folder):
         require_filesystem(folder)
-        filesystem, path = fsspec.core.url_to_fs(folder)
+        filesystem, path = open_filesystem(folder)
         if is_local(folder) and filesystem.isfile(path):
             raise DataError(f"{folder}: is a file, expected a folder")
         wanted = f"{path}/{pattern}"

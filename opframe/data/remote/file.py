@@ -49,10 +49,14 @@ class RemoteFile:
         """Whether what is read may stay on disk: only if a later version of the file would have another name."""
         return bool(self.identity.version)
 
+    @property
+    def place(self) -> str:
+        """The URL without the user: who reads does not matter, and must not be guessed from a name in the cache."""
+        return re.sub(r"://[^/@\s]*@", "://", self.url)
+
     def name(self, *parts: object) -> str:
         """The name in the cache of something of this version of the file."""
-        place = re.sub(r"://[^/@\s]*@", "://", self.url)  # who reads does not matter, and must not be guessed from it
-        return hashlib.sha256("\0".join(map(str, (place, self.identity, *parts))).encode()).hexdigest()
+        return hashlib.sha256("\0".join(map(str, (self.place, self.identity, *parts))).encode()).hexdigest()
 
     def fetch(self, ranges: Sequence[Range]) -> list[memoryview]:
         """The bytes of each range, all requests at the same time. Raises DataError."""

@@ -27,6 +27,7 @@ _PASSING = {
     "ClientConnectionError", "ClientPayloadError", "HTTPClientError", "IncompleteReadError",
     "TransportError", "ChunkedEncodingError", "ProtocolError", "WrongAnswerError",
 }  # fmt: skip
+_STAYING = {"OfflineModeIsEnabled"}  # of huggingface_hub, whose base is ConnectionError
 _URL = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/@\s'"]*@)?(?P<place>[^?#\s'"]*)(?P<query>[?#][^\s'"]*)?""", re.IGNORECASE
 )
@@ -62,7 +63,8 @@ def passes(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         return status in PASSING_STATUS
-    return any(kind.__name__ in _PASSING for cause in _causes(error) for kind in type(cause).__mro__)
+    kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    return bool(kinds & _PASSING) and not kinds & _STAYING
 
 
 def described(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 from fsspec.asyn import sync
 from fsspec.spec import AbstractBufferedFile
 
+from opframe.data.remote.checksums import sent_along
 from opframe.data.remote.retries import NotFetchedError, WrongAnswerError, redacted, status_of
 
 # What filesystems call the version of a file, the most telling first; the last are times.
@@ -111,16 +112,17 @@ class _Http:
 
     async def _get(self, start: int, stop: int) -> bytes:
         filesystem = self.original.filesystem
-        options = dict(filesystem.kwargs)
-        headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         session = await filesystem.set_session()
-        url = filesystem.encode_url(self.original.path)
-        async with session.get(url, headers=headers, **options) as answer:
+        url, options = http_request(filesystem, self.original.path, {"Range": f"bytes={start}-{stop - 1}"})
+        async with session.get(url, **options) as answer:
             if answer.status == _RANGE_NOT_SATISFIABLE:
                 return b""  # shorter than it was
             answer.raise_for_status()
             self._inspect(answer, start, stop)
             data: bytes = await answer.read()
+            checksum = sent_along(answer.headers, (start, stop) == (0, self.identity.size))
+            if checksum and checksum.of(data) != checksum.value:
+                raise WrongAnswerError(f"what came has another {checksum.algorithm} than the server says")
             return data
 
     def _inspect(self, answer: Any, start: int, stop: int) -> None:
@@ -178,11 +180,38 @@ class _Plain:
         return self.original.checked(data, stop - start)
 
 
+def filesystem_options(url: str) -> dict[str, Any]:
+    """What fsspec is told beside what a person has set: that the environment's proxies and ~/.netrc hold for HTTP."""
+    protocol = url.partition("://")[0]
+    if protocol not in ("http", "https"):
+        return {}
+    return {"client_kwargs": {"trust_env": True, **fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})}}
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """The filesystem of fsspec that a URL is of, and its path there. Raises what fsspec raises."""
+    opened: tuple[Any, str] = fsspec.url_to_fs(url, **filesystem_options(url))
+    return opened
+
+
+def is_http(filesystem: Any, path: str) -> bool:
+    """Whether that is a file of an HTTP server, and not a copy of one."""
+    web = path.startswith(("http://", "https://"))
+    return web and isinstance(filesystem, fsspec.get_filesystem_class("http"))
+
+
+def http_request(filesystem: Any, path: str, headers: dict[str, str]) -> tuple[Any, dict[str, Any]]:
+    """URL and options for aiohttp: those that a person has set, and the headers."""
+    options = dict(filesystem.kwargs)
+    own = {"User-Agent": "opframe", "Accept-Encoding": "identity"}
+    return filesystem.encode_url(path), {**options, "headers": {**own, **options.get("headers", {}), **headers}}
+
+
 def open_transport(url: str, timeout: float) -> Transport:
     """Open a remote file. Raises DataError, or whatever its filesystem raises."""
-    filesystem, path = fsspec.url_to_fs(url)
+    filesystem, path = open_filesystem(url)
     filesystem.invalidate_cache(path)  # a listing may be older than the file
-    if path.startswith(("http://", "https://")) and isinstance(filesystem, fsspec.get_filesystem_class("http")):
+    if is_http(filesystem, path):
         return _Http(_Original(url, filesystem, path, Identity.of(url, filesystem.info(path))), timeout)
     file = filesystem.open(path, "rb", cache_type="none")
     if isinstance(file, AbstractBufferedFile):
