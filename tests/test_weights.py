@@ -21,6 +21,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from torch import Tensor, nn
 
 from opframe import load_pretrained
+from opframe.data.remote.cache import remote_cache
+from opframe.data.remote.retries import Retries
 from opframe.weights.convert import export_run
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import build_network, read_header, read_pretrained, write_folder
@@ -117,7 +119,8 @@ def test_weights_are_loaded_from_a_web_server(server: str) -> None:
         load_pretrained(f"{server}/wheights")
 
 
-def test_a_server_that_does_not_answer_is_named() -> None:
+def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_cache(), "retries", Retries(attempts=2, first=0.01))
     with pytest.raises(WeightsError, match=r"http://127.0.0.1:9/x/config.toml: .*[Cc]onnect"):
         load_pretrained("http://127.0.0.1:9/x")
 

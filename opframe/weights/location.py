@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +11,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import fsspec
+from filelock import FileLock
 
+from opframe.data.fetching import Download, fetch, name_in
+from opframe.data.remote.cache import cache_folder, remote_cache
+from opframe.data.remote.file import RemoteFile
+from opframe.data.remote.refusal import on_refusal
+from opframe.data.remote.retries import redacted
 from opframe.data.storage import is_local, local_path
-from opframe_registry import OpframeError
+from opframe_registry import DataError, OpframeError
 
+_log = logging.getLogger(__name__)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NEEDS_HUB = "huggingface_hub is not installed; pip install opframe[hub]"
+_LARGE = 10 * 2**20  # bytes from which on it is said that a file is fetched
 
 
 class WeightsError(OpframeError):
@@ -51,38 +60,60 @@ def local_folder(where: str) -> Path | None:
 
 def read_bytes(url: str) -> bytes:
     """The content of a file. Raises WeightsError."""
-    with _explained(url), fsspec.open(url, "rb") as file:
-        content: bytes = file.read()
-    return content
+    with local_copy(url) as path:
+        return path.read_bytes()
 
 
 @contextmanager
 def local_copy(url: str) -> Iterator[Path]:
-    """The file itself where it is local, else a temporary copy of it. Raises WeightsError."""
+    """The file itself where it is local, else a copy of it. Raises WeightsError.
+
+    A remote file is fetched once for all processes of a machine, below OPFRAME_CACHE, and again when its server has
+    another version. A copy that leads to a WeightsError here, or to any error within `once_more`, is deleted.
+    """
     if is_local(url):
         if not Path(url).is_file():
             raise WeightsError(f"{url}: no such file")
         yield Path(url)
         return
     with TemporaryDirectory(prefix="opframe-") as folder:
-        copy = Path(folder) / "weights"
-        with _explained(url):
-            filesystem, path = fsspec.core.url_to_fs(url)
-            filesystem.get_file(path, str(copy))
-        yield copy
+        try:
+            path = _kept(url) or _fetched(url, Path(folder) / "weights")
+        except DataError as error:
+            raise WeightsError(str(error)) from None
+        on_refusal(lambda: path.unlink(missing_ok=True))
+        try:
+            yield path
+        except WeightsError:
+            path.unlink(missing_ok=True)
+            raise
 
 
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Says of which file an error is."""
+def _kept(url: str) -> Path | None:
+    """The copy of a file as it is now, which the first process fetches while others wait; None: it cannot be kept.
+
+    Raises DataError.
+    """
+    file = RemoteFile(url, remote_cache())
+    if not file.kept:  # there is no telling whether it still is the same
+        return None
+    folder = cache_folder() / "weights" / hashlib.sha256(file.place.encode()).hexdigest()[:16]
+    path = folder / f"{file.name()[:16]}-{name_in(url)}"
     try:
-        yield
-    except FileNotFoundError as error:  # fsspec raises it for a server that does not answer, too, with a cause
-        cause = f" ({_in_words(error.__cause__)})" if error.__cause__ else ""
-        raise WeightsError(f"{url}: no such file{cause}") from error
-    except Exception as error:  # every protocol brings errors of its own, and they have no base in common
-        raise WeightsError(f"{url}: cannot be read ({_in_words(error)})") from error
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(folder / "lock").acquire()
+    except OSError as error:
+        _log.warning("%s: weights are not kept here (%s); let OPFRAME_CACHE name a folder with room", folder, error)
+        return None
+    with lock:
+        if not path.exists():
+            if file.identity.size >= _LARGE:
+                _log.warning("%s: fetched once to %s, %.3g MB", redacted(url), path, file.identity.size / 1e6)
+            _fetched(url, path)
+            for older in set(folder.glob("*-*")) - {path}:
+                older.unlink()
+    return path
 
 
-def _in_words(error: BaseException) -> str:
-    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+def _fetched(url: str, path: Path) -> Path:
+    return fetch(Download(url=url, path=path), lambda done, total: None)

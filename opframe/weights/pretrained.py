@@ -14,12 +14,13 @@ import tomli_w
 import torch
 from attrs import evolve, field, frozen
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from opframe import building
 from opframe.config import ProblemsError, make_converter, to_tables
-from opframe.weights.location import WeightsError, local_folder, read_bytes, resolve_folder
+from opframe.data.remote.refusal import once_more
+from opframe.weights.location import WeightsError, local_copy, local_folder, read_bytes, resolve_folder
 from opframe.weights.normalization import DatasetNormalization, recovered
 from opframe.weights.runs import chosen_checkpoint, read_checkpoint
 from opframe_registry import Backbone, Catalog, Fields
@@ -132,7 +133,7 @@ def read_header(where: str | Path, catalog: Catalog) -> Header:
     place = f"{location}/{RUN_HEADER if is_run(location) else HEADER}"
     if folder is not None and not Path(place).exists():
         raise WeightsError(_nothing_there(folder))
-    header = parse_header(_read_header(str(where), place), catalog, place)
+    header = once_more(lambda: parse_header(_read_header(str(where), place), catalog, place))
     return _completed(header, Path(location)) if is_run(location) else header
 
 
@@ -170,14 +171,14 @@ def _nothing_there(path: Path) -> str:
 
 
 def _read_weights(location: str) -> dict[str, Tensor]:
-    folder = local_folder(location)
     place = f"{location}/{WEIGHTS}"
+
+    def read() -> dict[str, Tensor]:
+        with local_copy(place) as path:
+            return load_file(path)
+
     try:
-        if folder is None:
-            return load(read_bytes(place))
-        return load_file(folder / WEIGHTS)
-    except FileNotFoundError:
-        raise WeightsError(f"{place}: no such file") from None
+        return once_more(read)
     except SafetensorError as error:
         raise WeightsError(f"{place}: cannot be read as safetensors; truncated? ({error})") from error
 
