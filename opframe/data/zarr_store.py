@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from opframe.data.remote.cache import remote_cache
 from opframe.data.remote.retries import redacted
 from opframe.data.storage import NoArrayError, explained, is_local, local_path, missing
 from opframe_registry import DataError
@@ -19,25 +20,32 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-
 _DAMAGED = "cannot be read as Zarr; damaged?"
+
+
+def open_root(url: str) -> zarr.Array[Any] | zarr.Group:
+    """The group or array at a path or URL. Raises DataError without the package zarr, and whatever that raises."""
+    try:
+        import zarr
+    except ImportError as error:
+        title = redacted(url)
+        raise DataError(f'{title}: Zarr is read by the package zarr; pip install "opframe[zarr]"') from error
+    if is_local(url):
+        return zarr.open(local_path(url), mode="r")
+    from opframe.data.remote.zarr import RetriedStore
+
+    return zarr.open(RetriedStore.open_url(url, remote_cache()), mode="r")
 
 
 class ZarrStore:
     """A Zarr group, or one array under the path ''. Remote ones are read through fsspec, chunk by chunk."""
 
     def __init__(self, url: str) -> None:
-        title = redacted(url)
-        try:
-            import zarr
-        except ImportError as error:
-            raise DataError(f'{title}: Zarr is read by the package zarr; pip install "opframe[zarr]"') from error
-        self._title = title
+        self._title = title = redacted(url)
         self._arrays: dict[str, Array] = {}  # what an array is like is read once, not for every window
         with explained(url, _DAMAGED):
             try:
-                place = local_path(url) if is_local(url) else zarr.storage.FsspecStore.from_url(url, read_only=True)
-                self._root = zarr.open(place, mode="r")
+                self._root = open_root(url)
             except FileNotFoundError as error:
                 raise DataError(f"{title}: no Zarr array or group is there") from error
 
