@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 import h5py
 
 from opframe.data.remote.refusal import once_more
 from opframe.data.remote.retries import redacted
+from opframe.data.remote.transport import open_filesystem
 from opframe.data.storage import each, explained, is_hdf5, is_local, tried_again
 from opframe.data.stores import Stores
 from opframe.data.zarr_store import ZarrStore
@@ -41,7 +41,7 @@ def _gather(url: str) -> Shapes:
     if not is_local(url) and url.lower().endswith(_SUFFIXES):
         return _of_file(url)  # without looking for a folder, which HTTP servers answer with the whole file
     with explained(url):
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = open_filesystem(url)
         path = path.rstrip("/")
         names = _names(url, filesystem, path)
         if names is None:
