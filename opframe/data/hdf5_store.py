@@ -19,7 +19,6 @@ from opframe.data.storage import (
     explained,
     find_dataset,
     local_path,
-    require_filters,
 )
 from opframe_registry import DataError
 
@@ -54,7 +53,6 @@ class Hdf5Store:
             if self._file is None:
                 self._file = h5py.File(local_path(self._url), "r")
             found = find_dataset(self._url, self._file, path)
-            require_filters(self._url, found)
             offset = found.id.get_offset()
         if offset is None:
             array: Array = found  # not kept: as long as it is open, HDF5 keeps megabytes of what it has decoded

@@ -122,6 +122,7 @@ def find_dataset(url: str, file: h5py.File, path: str) -> h5py.Dataset:
     if found.shape is None:
         raise DataError(f"{url}: '{path}' is an empty dataset without a shape")
     require_real(url, path, found.dtype)
+    _require_filters(url, found)
     return found
 
 
@@ -138,7 +139,7 @@ def require_real(url: str, path: str, dtype: np.dtype[Any]) -> None:
         raise DataError(f"{url}: {name} holds {held}, expected real numbers")
 
 
-def require_filters(url: str, found: h5py.Dataset) -> None:
+def _require_filters(url: str, found: h5py.Dataset) -> None:
     """Raises DataError where a dataset is stored with a filter that is not there, with the package that has it."""
     properties = found.id.get_create_plist()
     for number in range(properties.get_nfilters()):
