@@ -47,13 +47,21 @@ def prepare_data(experiment: Experiment, progress: Progress) -> None:
             statistics.prepare(progress)
 
 
-def open_sources(experiment: Experiment) -> Sources:
-    """Open all datasets and agree on the fields. Raises DataError or ConfigError."""
+def unknown_statistics(experiment: Experiment) -> list[Statistics]:
+    """What the data are to be normalised by and the cache does not have; `prepare_data` computes it."""
+    if experiment.data.normalization == "none":
+        return []
+    train, zero_shot = _open(experiment, experiment.datasets, "train"), _open(experiment, experiment.zero_shot, "test")
+    return [statistics for statistics in _statistics(experiment, train, zero_shot) if not statistics.known]
+
+
+def open_sources(experiment: Experiment, normalised: bool = True) -> Sources:
+    """Open all datasets and agree on the fields; `normalised`, if the experiment says so. Raises OpframeError."""
     data = experiment.data
     train = _open(experiment, experiment.datasets, "train")
     test = _open(experiment, experiment.datasets, "test")
     zero_shot = _open(experiment, experiment.zero_shot, "test")
-    if data.normalization == "dataset":
+    if normalised and data.normalization == "dataset":
         known = [statistics.read() for statistics in _statistics(experiment, train, zero_shot)]
         own, others = known[: len(train)], known[len(train) :]
         train, test, zero_shot = _normalised(train, own), _normalised(test, own), _normalised(zero_shot, others)

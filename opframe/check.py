@@ -10,6 +10,7 @@ from rich.console import Console
 from opframe import assembly
 from opframe.console import counted
 from opframe.data.mixture import left_out, open_dataset
+from opframe.data.statistics import Statistics
 from opframe.data.storage import is_local, local_path
 from opframe.settings import Experiment
 from opframe_registry import Catalog, DataError, Dataset
@@ -24,7 +25,10 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     if missing:
         console.print("the settings are valid; the data cannot be checked yet", highlight=False)
         return
-    sources = assembly.open_sources(experiment)
+    unknown = assembly.unknown_statistics(experiment)
+    for statistics in unknown:
+        console.print(_to_be_computed(statistics), highlight=False, soft_wrap=True)
+    sources = assembly.open_sources(experiment, normalised=not unknown)
     for source in (*sources.train, *sources.zero_shot):
         metadata = source.metadata
         console.print(
@@ -47,6 +51,14 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     if frozen:
         console.print(f"frozen: {frozen:,} parameters", highlight=False)
     console.print("ready to run", highlight=False)
+
+
+def _to_be_computed(statistics: Statistics) -> str:
+    source = statistics.source
+    return (
+        f"{source.title}: its statistics are not known yet; 'opframe run' computes them, once, from "
+        f"{statistics.frames} frames of each of {source.metadata.trajectories} trajectories"
+    )
 
 
 def _missing(experiment: Experiment) -> list[str]:

@@ -169,9 +169,21 @@ def test_a_normalised_run_says_what_it_prepares_and_reports_physical_errors(
 ) -> None:
     options = ("--set", "data.normalization=dataset", "--set", f"data.cache={normalised.data.cache}")
     unknown = opframe("check", experiment, *options)
-    assert (unknown.returncode, "statistics of these data are not known yet" in unknown.stderr) == (2, True)
+    assert unknown.returncode == 0, unknown.stderr
+    words = "its statistics are not known yet; 'opframe run' computes them, once, from"
+    for line in (
+        f"one: {words} 12 frames of each of 4 trajectories",
+        f"other: {words} 4 frames of each of 2 trajectories",
+    ):
+        assert line in unknown.stdout
+    assert "ready to run" in unknown.stdout
+    assert not (Path(normalised.data.cache) / "statistics").exists()
+    wrong = opframe("check", experiment, *options, "--set", "data.channels=1")
+    assert (wrong.returncode, "data.channels = 1, but two has 2 channels" in wrong.stderr) == (2, True)
     done = opframe("run", experiment, *options)
     assert done.returncode == 0, done.stderr
+    known = opframe("check", experiment, *options)
+    assert (known.returncode, "not known yet" in known.stdout) == (0, False)
     assert "preparing two (statistics) 4/4" in done.stdout
     report = json.loads((experiment.parent / "run" / "report.json").read_text())
     persistence = {item["title"]: item["scores"]["persistence"]["full"] for item in report["datasets"]}
