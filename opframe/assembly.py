@@ -12,10 +12,12 @@ from torch import nn
 
 from opframe import building
 from opframe.console import counted
+from opframe.data.fingerprints import Fingerprints
 from opframe.data.grids import order_by_grid
 from opframe.data.loading import Plan, Windows
 from opframe.data.mixture import Source, channel_slots, open_dataset, open_source
 from opframe.data.normalization import Normalization
+from opframe.data.overlap import Overlap, find_overlaps
 from opframe.data.resizing import check_resize
 from opframe.data.statistics import Statistics
 from opframe.parameters import parameter_groups
@@ -45,6 +47,19 @@ def prepare_data(experiment: Experiment, progress: Progress) -> None:
         train = _open(experiment, experiment.datasets, "train")
         for statistics in _statistics(experiment, train, _open(experiment, experiment.zero_shot, "test")):
             statistics.prepare(progress)
+
+
+def overlaps(experiment: Experiment, progress: Progress) -> list[Overlap]:
+    """What is evaluated of that which is trained on. Raises DataError."""
+    cache, datasets = Path(experiment.data.cache), experiment.datasets
+
+    def prints(components: Sequence[Dataset], split: Split) -> list[Fingerprints]:
+        opened = zip(components, _open(experiment, components, split), strict=True)
+        return [Fingerprints(component=each, split=split, source=source, cache=cache) for each, source in opened]
+
+    return find_overlaps(
+        prints(datasets, "train"), prints(datasets, "test"), prints(experiment.zero_shot, "test"), progress
+    )
 
 
 def unknown_statistics(experiment: Experiment) -> list[Statistics]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from opframe.console import Bar, Preparation, counted
 from opframe.data.extremes import extreme_window
 from opframe.data.loading import batches, make_loader
 from opframe.data.mixture import left_out
+from opframe.data.overlap import Overlap, advice
 from opframe.distributed import Processes, joined
 from opframe.evaluation.protocol import Evaluator, Report
 from opframe.evaluation.report import draw_all, make_tables, verdict, write_report
@@ -51,8 +53,9 @@ def run(request: Request, console: Console) -> Outcome:
         processes.wait()
         if processes.leads:
             prepare(experiment, console)
+        overlaps = _overlaps(experiment, processes, console)
         processes.wait()
-        outcome = _train_and_report(request, folder, processes, console)
+        outcome = _train_and_report(request, folder, processes, overlaps, console)
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
 
@@ -63,7 +66,27 @@ def prepare(experiment: Experiment, console: Console) -> None:
         assembly.prepare_data(experiment, progress)
 
 
-def _train_and_report(request: Request, folder: RunFolder, processes: Processes, console: Console) -> Outcome:
+def _overlaps(experiment: Experiment, processes: Processes, console: Console) -> list[Overlap]:
+    """Which test data are trained on, said and, for the report of the leading process, given."""
+    if not (processes.leads and experiment.evaluation.overlap):
+        return []
+    with Preparation(console) as progress:
+        found = assembly.overlaps(experiment, progress)
+    _say_overlaps(found, console)
+    return found
+
+
+def _say_overlaps(overlaps: Sequence[Overlap], console: Console) -> None:
+    for found in overlaps:
+        style = "bold red" if found.same else None
+        console.print(found.words, style=style, markup=False, highlight=False, soft_wrap=True)
+    for line in advice(overlaps):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _train_and_report(
+    request: Request, folder: RunFolder, processes: Processes, overlaps: Sequence[Overlap], console: Console
+) -> Outcome:
     experiment = request.experiment
     started = time.monotonic()
     sources = assembly.open_sources(experiment)
@@ -78,7 +101,7 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
         when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
         done = [*_plan(experiment, backbone), "evaluated as the last step left it; nothing was selected"]
         facts = _facts(experiment, processes, done, when)
-        _report(experiment, folder, evaluator, backbone, facts, console)
+        _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
     return outcome
 
 
@@ -99,10 +122,12 @@ def evaluate(request: Request, console: Console) -> None:
     with joined(experiment.trainer.device) as processes:
         folder.claim(experiment, request.resume, request.how_to_continue)
         prepare(experiment, console)
+        overlaps = _overlaps(experiment, processes, console)
         sources = assembly.open_sources(experiment)
         backbone = _begin(request, folder, sources, processes, console)
         facts = _facts(experiment, processes, [_size(experiment, backbone)], "evaluated without training")
-        _report(experiment, folder, _evaluator(experiment, sources, processes), backbone, facts, console)
+        evaluator = _evaluator(experiment, sources, processes)
+        _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
 
 
 def _begin(
@@ -217,12 +242,14 @@ def _size(experiment: Experiment, backbone: nn.Module) -> str:
 
 def _facts(experiment: Experiment, processes: Processes, done: list[str], when: str) -> list[str]:
     """What the report says above its table: what was done, on what, and where to find more."""
+    compared = [] if experiment.evaluation.overlap else ["training and test data not compared (evaluation.overlap)"]
     begun: list[str] = []
     if experiment.init:
         begun = [f"weights from {experiment.init.from_}{begun_with(Path(experiment.run.folder))} (init.json)"]
     return [
         *done,
         *begun,
+        *compared,
         f"{_grids(experiment)}, {counted(experiment.data.history, 'frame')} of history",
         f"{counted(processes.count, 'process')} on {processes.device.type}, {when}",
         "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
@@ -241,6 +268,7 @@ def _report(
     evaluator: Evaluator,
     backbone: nn.Module,
     facts: list[str],
+    overlaps: Sequence[Overlap],
     console: Console,
 ) -> None:
     report: Report = evaluator.evaluate(backbone)
@@ -248,9 +276,10 @@ def _report(
         return
     if experiment.evaluation.figures:
         draw_all(folder.path, evaluator, backbone, report)
-    write_report(folder.path, experiment.title or folder.path.name, report, facts)
+    write_report(folder.path, experiment.title or folder.path.name, report, facts, overlaps)
     for table in make_tables(report, console):
         console.print(table)
     for line in verdict(report):
         console.print(line, highlight=False)
+    _say_overlaps(overlaps, console)
     console.print(f"report: {folder.path / 'report.md'}", highlight=False, soft_wrap=True)

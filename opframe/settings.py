@@ -135,6 +135,12 @@ class Evaluation:
         metadata={"help": "test trajectories of each dataset used during training (default: all)"},
     )
     figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
+    overlap: bool = field(
+        default=True,
+        metadata={
+            "help": "say which test data are trained on; the first frame of every trajectory is read for it, once"
+        },
+    )
 
 
 @frozen(kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from opframe.data.fingerprints import frame_digest, is_blank
 from opframe.data.moments import Moments, moments
 from opframe.data.remote.refusal import once_more
 from opframe_registry import DataError, Metadata, Trajectories
@@ -109,9 +110,9 @@ class _Look:
     def _look_for_constants(self, block: NDArray[np.float32]) -> None:
         for frame in block:
             shown = frame[self._predicted].reshape(len(self._predicted), -1)
-            blank = bool((shown == shown[:, :1]).all())
+            blank = is_blank(frame, self._predicted)
             if self._last is None:
-                self._first = None if blank else blake2b(frame.tobytes(), digest_size=16).digest()
+                self._first = None if blank else frame_digest(frame)
             else:
                 self._stuck += np.array_equal(shown, self._last)
             self._blank += blank

@@ -16,6 +16,7 @@ from torch import nn
 
 from opframe.console import tables_that_fit
 from opframe.data.mixture import Source
+from opframe.data.overlap import Overlap, advice
 from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
 from opframe.files import write_atomically
@@ -57,15 +58,20 @@ def verdict(report: Report) -> list[str]:
     return [*lines, *(remark for item in report.datasets for remark in item.remarks)]
 
 
-def write_report(folder: Path, title: str, report: Report, facts: Sequence[str]) -> None:
-    """`report.md` and `report.json`: what was run, the table, what it means, and the figures."""
+def write_report(
+    folder: Path, title: str, report: Report, facts: Sequence[str], overlaps: Sequence[Overlap] = ()
+) -> None:
+    """`report.md` and `report.json`: what was run, what of it was tested, the table, what it means, and the figures."""
     head = ["dataset", "frames", *(f"{measure}, {name}" for measure in _MEASURES for name in _FORECASTS)]
-    lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), "", "## L2RE on held-out trajectories", ""]
+    lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), ""]
+    lines += [f"- **{found.words}**" if found.same else f"- {found.words}" for found in overlaps]
+    lines += [*(f"- {line}" for line in advice(overlaps)), *([""] if overlaps else [])]
     rows = [
         [item.title + " (zero-shot)" * item.zero_shot, str(len(item.scores["model"].frames)), *_numbers(item)]
         for item in report.datasets
     ]
-    lines += [*markdown_table(head, "ll" + "r" * 6, rows), "", *verdict(report), ""]
+    lines += ["## L2RE on held-out trajectories", "", *markdown_table(head, "ll" + "r" * 6, rows)]
+    lines += ["", *verdict(report), ""]
     lines += [
         "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
         "together. Errors are relative L2 norms per channel, averaged over channels, then trajectories. "
@@ -76,7 +82,8 @@ def write_report(folder: Path, title: str, report: Report, facts: Sequence[str])
         lines += ["## Figures", ""]
         lines += [f"![{path.stem}](figures/{path.name})" for path in sorted((folder / "figures").glob("*.png"))]
     write_atomically(folder / "report.md", "\n".join(lines) + "\n")
-    write_atomically(folder / "report.json", json.dumps(attrs.asdict(report), indent=1))
+    record = {**attrs.asdict(report), "overlaps": [attrs.asdict(found) for found in overlaps]}
+    write_atomically(folder / "report.json", json.dumps(record, indent=1))
 
 
 def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Report) -> None:
