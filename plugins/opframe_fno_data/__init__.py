@@ -17,9 +17,9 @@ class FNOMat(Dataset):
     """Vorticity of 2-D Navier–Stokes flow from MATLAB files as published by the authors of FNO (Li et al., 2021).
 
     A file has `u` (N, X, Y, T), the initial field `a` (N, X, Y) and the times `t`. Files of MATLAB 7.3 are HDF5, where
-    the axes come reversed; of older ones the array is written once below OPFRAME_CACHE, when it is first read, and mapped
-    into memory from there. x is the first axis of the grid in both. One channel,
-    "vorticity"; the viscosity is known by the file's name.
+    the axes come reversed; of older ones the array is written once below OPFRAME_CACHE, when it is first read, and
+    mapped into memory from there. x is the first axis of the grid in both. One channel, "vorticity"; the viscosity is
+    known by the file's name.
     `{split}` in the URL stands for train or test. Without it the file is cut by position: the first `train`
     trajectories and the last `test` ones; where only `train` or neither is given, the rest or all of it is evaluated.
     """
