@@ -5,17 +5,24 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchdata import nodes
 
+from opframe.data.ahead import StepsNode
 from opframe.data.buffers import Buffers
 from opframe.data.loading import Loader, Plan, Windows, batches, make_loader
 from opframe.data.mixture import Source, open_source
@@ -27,11 +34,14 @@ from support import waves, write_prepared
 class Numbered:
     """Trajectory i holds i + frame / 100; reading takes longest for the first ones. Two readers at once are an error.
 
-    `bad` is a trajectory whose frame 3 is not a number.
+    `bad` is a trajectory whose frame 3 is not a number, reading `hangs` and those after it waits for `gate`.
     """
+
+    gate: ClassVar[threading.Event] = threading.Event()
 
     grid: tuple[int, ...]
     bad: int | None = None
+    hangs: int = 1000
     seconds: float = 0.0
     busy: bool = False
     reads: int = 0
@@ -44,6 +54,8 @@ class Numbered:
         assert not self.busy, "two threads read with one reader"
         self.busy = True
         time.sleep(self.seconds / (1 + trajectory))
+        if trajectory >= self.hangs:
+            self.gate.wait()
         self.busy, self.reads = False, self.reads + 1
         frames = np.empty((stop - start, 1, *self.grid), "f4")
         frames[:] = trajectory + np.arange(start, stop).reshape(-1, 1, *[1] * len(self.grid)) / 100
@@ -71,8 +83,18 @@ def loader(workers: int, steps: int = 12, **options: object) -> Loader:
     return make_loader(Windows(sources=sources, fields=fields, frames=1), plan, workers, pin=False)
 
 
-def loader_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")]
+@pytest.fixture
+def new_threads() -> Callable[[], int]:
+    """The number of threads that were begun during the test. Those that have nothing left to do get a second to end."""
+    before = set(threading.enumerate())
+
+    def count(settled: bool = True) -> int:
+        deadline = time.monotonic() + 1.0
+        while (now := set(threading.enumerate()) - before) and settled and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return len(now)
+
+    return count
 
 
 def assert_same(one: Batch, two: Batch) -> None:
@@ -81,31 +103,101 @@ def assert_same(one: Batch, two: Batch) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(workers: int) -> None:
+def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(
+    workers: int, new_threads: Callable[..., int]
+) -> None:
     alone = list(batches(loader(0)))
     assert [batch.inputs[0, 0, 0, 0, 0].item() for batch in alone[:3]] == [0.0, 4.0, 8.0]
     shared = list(batches(loader(workers, seconds=0.05)))
     assert len(shared) == len(alone)
     for one, two in zip(alone, shared, strict=True):
         assert_same(one, two)
-    assert not loader_threads()
+    assert not new_threads()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_window_is_named_after_the_batches_before_it(workers: int) -> None:
+def test_a_bad_window_is_named_after_the_batches_before_it(workers: int, new_threads: Callable[..., int]) -> None:
     words = r"same: trajectory 18 holds nan in frame 3, channel 'u', at grid point \(1, 0\)"
     received: list[Batch] = []
     with pytest.raises(DataError, match=words):
         received.extend(batches(loader(workers, bad=18)))
     assert len(received) == 4
-    assert not loader_threads()
+    assert not new_threads()
 
 
-def test_threads_end_when_the_batches_are_given_up() -> None:
+@attrs.frozen
+class Failing:
+    """An order that has no batch number 3."""
+
+    def __call__(self, seed: int, step: int, size: int) -> list[Window]:
+        if step == 3:
+            raise UnicodeDecodeError("utf-8", b"x", 0, 1, "is made of five things")
+        return Counted()(seed, step, size)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_exception_of_the_order_comes_as_it_is_after_the_batches_before_it(
+    workers: int, new_threads: Callable[..., int]
+) -> None:
+    failing = loader(workers)
+    failing = attrs.evolve(failing, plan=attrs.evolve(failing.plan, order=Failing()))
+    received: list[Batch] = []
+    with pytest.raises(UnicodeDecodeError, match="is made of five things"):
+        received.extend(batches(failing))
+    assert len(received) == 3
+    assert not new_threads()
+
+
+def test_threads_end_when_the_batches_are_given_up(new_threads: Callable[..., int]) -> None:
     with closing(batches(loader(2))) as stream:
         next(stream)
-        assert loader_threads()
-    assert not loader_threads()
+        assert new_threads(settled=False) >= 2
+    assert not new_threads()
+
+
+def test_a_read_that_hangs_is_waited_for_a_second_at_most(new_threads: Callable[..., int]) -> None:
+    Numbered.gate.clear()
+    stream = batches(loader(8, hangs=4))
+    next(stream)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 3.0
+    assert new_threads(settled=False) >= 8
+    Numbered.gate.set()
+    assert not new_threads()
+
+
+ENDING = """
+import signal
+from test_loading import batches, loader
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+left_open, waiting = batches(loader(2, hangs=4)), batches(loader(2, hangs=4))
+next(left_open), next(waiting)
+print("waiting", flush=True)
+next(waiting)
+"""
+
+
+def test_reads_that_hang_do_not_keep_a_process_from_ending() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", ENDING]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert errors.rstrip().endswith("KeyboardInterrupt"), errors
+
+
+def test_a_batch_that_is_given_up_is_not_read_to_its_end() -> None:
+    windows, plan = (given := loader(0)).windows, given.plan
+    asked = iter([False, False, True])
+    windows.batch(plan.addresses(0), Buffers().take, lambda: next(asked))
+    assert sum(source.trajectories.reads for source in windows.sources) == 2
 
 
 def test_threads_do_not_read_further_ahead_than_two_batches_each() -> None:
@@ -135,7 +227,7 @@ class Counting:
         return torch.empty(shape)
 
 
-def test_ctrl_c_ends_the_wait_for_a_batch_and_the_threads() -> None:
+def test_ctrl_c_ends_the_wait_for_a_batch_and_the_threads(new_threads: Callable[..., int]) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -143,7 +235,7 @@ def test_ctrl_c_ends_the_wait_for_a_batch_and_the_threads() -> None:
         list(batches(loader(2, seconds=1.0)))
     timer.join()
     signal.signal(signal.SIGINT, before)
-    assert not loader_threads()
+    assert not new_threads()
 
 
 def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:
@@ -157,6 +249,32 @@ def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:
     del view
     assert place in {tensor.data_ptr() for tensor in [buffers.take((2, 3)), buffers.take((2, 3))]}
     assert buffers.take((100, 5)).shape == (100, 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_is_used_up_leaves_its_memory_at_once(workers: int) -> None:
+    """No thread keeps what it has handed over, though all of them are busy with the next batches, and hang."""
+    Numbered.gate.clear()
+    threading.Timer(0.2, Numbered.gate.set).start()
+    with closing(batches(loader(workers, hangs=16))) as stream:
+        used = [weakref.ref(next(stream)) for _ in range(4)]
+        assert [batch() for batch in used] == [None] * 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_state_of_the_steps_is_what_was_handed_out_and_not_what_was_read_ahead(workers: int) -> None:
+    def stream() -> nodes.Loader:
+        source = StepsNode(range(3, 12), lambda step: step, lambda: False)
+        mapper = nodes.ParallelMapper(source, lambda box: box.take(), num_workers=workers, method="thread")
+        return nodes.Loader(mapper, restart_on_stop_iteration=False)
+
+    first, second = stream(), stream()
+    taken = iter(first)
+    assert [next(taken) for _ in range(4)] == [3, 4, 5, 6]
+    time.sleep(0.05)
+    second.load_state_dict(first.state_dict())
+    assert list(second) == [7, 8, 9, 10, 11]
+    assert list(taken) == [7, 8, 9, 10, 11]
 
 
 def test_reading_ten_thousand_windows_takes_no_more_memory_than_a_hundred() -> None:

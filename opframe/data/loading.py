@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 import attrs
@@ -13,11 +11,10 @@ import numpy as np
 import torch
 from attrs import frozen
 
+from opframe.data.ahead import Unwanted, read_ahead
 from opframe.data.buffers import Buffers, Memory, page_locked
 from opframe.data.mixture import Source, read_into
 from opframe_registry import Batch, Fields, Order, Window
-
-_AHEAD = 2  # batches for each worker that are being read or wait to be used
 
 
 @frozen(kw_only=True)
@@ -45,15 +42,20 @@ class Plan:
     first: int
     last: int
 
-    def __len__(self) -> int:
-        return self.last - self.first
+    @property
+    def steps(self) -> range:
+        """The numbers of the global batches."""
+        return range(self.first, self.last)
 
     def __iter__(self) -> Iterator[list[Address]]:
+        return map(self.addresses, self.steps)
+
+    def addresses(self, step: int) -> list[Address]:
+        """This process's samples of a global batch."""
         share = self.batch_size // self.ranks
         mine = range(self.rank * share, (self.rank + 1) * share)
-        for step in range(self.first, self.last):
-            windows = self.order(self.seed, step, self.batch_size)
-            yield [Address(window=windows[index], seed=sample_seed(self.seed, step, index)) for index in mine]
+        windows = self.order(self.seed, step, self.batch_size)
+        return [Address(window=windows[index], seed=sample_seed(self.seed, step, index)) for index in mine]
 
 
 @frozen(kw_only=True)
@@ -64,15 +66,18 @@ class Windows:
     fields: Fields
     frames: int
 
-    def batch(self, addresses: Sequence[Address], memory: Memory) -> Batch:
+    def batch(self, addresses: Sequence[Address], memory: Memory, unwanted: Unwanted) -> Batch:
         """Read a batch into memory of the given kind. Raises DataError naming the window that is bad.
 
-        All windows have the grid of the first one. In training every channel and point counts, padding included.
+        All windows have the grid of the first one. In training every channel and point counts, padding included. A
+        batch that is unwanted is left as it is.
         """
         history, first = self.fields.history, self.sources[addresses[0].window.dataset]
         grid = first.seen(self.fields).grid
         frames = memory((len(addresses), history + self.frames, len(self.fields.channels), *grid))
         for sample, address in zip(frames, addresses, strict=True):
+            if unwanted():
+                break
             window = address.window
             read_into(sample, self.sources[window.dataset], window.trajectory, window.start)
         return Batch(
@@ -108,51 +113,35 @@ def batches(loader: Loader) -> Generator[Batch]:
 
     Closing the generator, an exception, and its end all end the threads.
     """
-    if loader.workers == 0:
-        for addresses in loader.plan:
-            yield loader.windows.batch(addresses, loader.memory)
-        return
-    cuda_device = torch.cuda.current_device() if loader.memory is page_locked else None
-    with ThreadPoolExecutor(loader.workers, "loader", _begin_thread, (cuda_device,)) as pool:
-        read = _SharedReaders(loader).read
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for addresses in loader.plan:
-                waiting.append(pool.submit(read, addresses))
-                if len(waiting) > _AHEAD * loader.workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    yield from read_ahead(loader.plan.steps, loader.plan.addresses, _Readers(loader).read, loader.workers)
 
 
-class _SharedReaders:
+class _Readers:
     """Threads take a reader of their own for the time of a batch: open files are not used by two at once.
 
-    Readers are copied as they would be for another process, which datasets provide for.
+    Readers are copied as they would be for another process, which datasets provide for. Without threads the one reader
+    serves.
     """
 
     def __init__(self, loader: Loader) -> None:
         self._memory = loader.memory
+        # page-locked memory belongs to a device, which is chosen thread by thread
+        self._device = torch.cuda.current_device() if loader.memory is page_locked else None
         self._idle: SimpleQueue[Windows] = SimpleQueue()
         for _ in range(loader.workers):
             self._idle.put(pickle.loads(pickle.dumps(loader.windows)))
+        if not loader.workers:
+            self._idle.put(loader.windows)
 
-    def read(self, addresses: Sequence[Address]) -> Batch:
+    def read(self, addresses: Sequence[Address], unwanted: Unwanted) -> Batch:
         """Read a batch in any thread."""
+        if self._device is not None:
+            torch.cuda.set_device(self._device)
         windows = self._idle.get()
         try:
-            return windows.batch(addresses, self._memory)
+            return windows.batch(addresses, self._memory, unwanted)
         finally:
             self._idle.put(windows)
-
-
-def _begin_thread(cuda_device: int | None) -> None:
-    """The cores are for training; and page-locked memory belongs to a device, which is chosen thread by thread."""
-    torch.set_num_threads(1)
-    if cuda_device is not None:
-        torch.cuda.set_device(cuda_device)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
