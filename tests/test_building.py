@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import benchmarks
 import opframe
 from opframe import building
-from opframe.data.info import recognise
+from opframe.data.recognition import recognise
 from opframe.weights.published import File
 from opframe.weights.published import recognise as recognise_weights
 from opframe.weights.transfer import transfer

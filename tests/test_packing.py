@@ -219,13 +219,17 @@ def replace(path: Path, data: NDArray[np.float32]) -> None:
     write_prepared(path.with_name("new.h5"), data).replace(path)
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def packed_values(packing: Packing) -> set[float]:
     with h5py.File(packing.path) as file:
         return set(np.unique(file["data"][:]).tolist())
 
 
 def test_a_file_whose_source_was_replaced_is_packed_anew_and_stays_until_that_is_done(
-    experiment: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str]
+    experiment: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = experiment.parent / "one.h5"
     values = np.ones((6, 16, 16, 12, 1), "f4")
@@ -238,6 +242,10 @@ def test_a_file_whose_source_was_replaced_is_packed_anew_and_stays_until_that_is
         pack(packings(experiment, catalog)[0], Console(width=20))
     assert f"{made.path}: {source} has changed since it was packed; it is packed anew" in capsys.readouterr().out
     assert packed_values(made) == {1.0}
+    replace(source, np.full_like(values, 3.0))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(packed, "put_statistics", interrupted)
+        pack(packings(experiment, catalog)[0], Console(quiet=True))
     replace(source, np.full_like(values, 4.0))
     assert pack(packings(experiment, catalog)[0], Console(width=20))
     assert f"{made.path}.partial: {source} has changed since it was packed; it is begun" in capsys.readouterr().out

@@ -104,4 +104,5 @@ def test_where_there_is_no_onednn_torch_computes_all(monkeypatch: pytest.MonkeyP
     assert torch.equal(dense(x, weight, bias), functional.linear(x, weight, bias))
     assert torch.equal(product(x, weight, bias), functional.linear(x, weight, bias))
     assert torch.equal(outer_product(x, x), x.T @ x)
-    assert torch.equal(grouped_dense(x[None], weight.T[None], bias[None, None])[0], torch.addmm(bias, x, weight.T))
+    grouped = grouped_dense(x[None], weight.T[None], bias[None, None])[0]
+    torch.testing.assert_close(grouped, torch.addmm(bias, x, weight.T))  # on some processors they add in another order

@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
+from tempfile import gettempdir
 
 import h5py
 import numpy as np
@@ -132,7 +134,7 @@ def another_user(folder: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    for path in (folder, *folder.parents[:2]):
+    for path in (folder, *takewhile(lambda parent: parent != Path(gettempdir()), folder.parents)):
         path.chmod(0o755)
     os.seteuid(65534)
     try:
