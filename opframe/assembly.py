@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from attrs import evolve, frozen
-from torch import nn
+from torch import Tensor, nn
 
 from opframe import building
 from opframe.console import counted
@@ -196,6 +196,17 @@ def build_optimizer(experiment: Experiment, backbone: nn.Module) -> torch.optim.
     """The optimizer over all weights that are trained; the others are frozen. Raises ConfigError."""
     groups = parameter_groups(backbone, experiment.backbone.parts, experiment.parameters)
     return building.build_optimizer(experiment.optimizer, groups)
+
+
+def optimizer_copies(experiment: Experiment) -> int:
+    """How many numbers the optimizer keeps for each parameter, found out with a small one."""
+    parameter = nn.Parameter(torch.zeros(8, 8))
+    parameter.grad = torch.zeros(8, 8)
+    optimizer = experiment.optimizer.build([{"params": [parameter]}])
+    optimizer.step()
+    return sum(
+        isinstance(kept, Tensor) and kept.shape == parameter.shape for kept in optimizer.state[parameter].values()
+    )
 
 
 def build_schedule(experiment: Experiment, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:

@@ -12,6 +12,8 @@ from opframe.console import counted
 from opframe.data.mixture import left_out, open_dataset
 from opframe.data.statistics import Statistics
 from opframe.data.storage import is_local, local_path
+from opframe.distributed import assumed
+from opframe.memory_check import check_batches, check_memory
 from opframe.settings import Experiment
 from opframe_registry import Catalog, DataError, Dataset
 from opframe_registry.identity import locations
@@ -25,10 +27,12 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     if missing:
         console.print("the settings are valid; the data cannot be checked yet", highlight=False)
         return
+    check_batches(experiment, processes=1)
     unknown = assembly.unknown_statistics(experiment)
     for statistics in unknown:
         console.print(_to_be_computed(statistics), highlight=False, soft_wrap=True)
     sources = assembly.open_sources(experiment, normalised=not unknown)
+    check_memory(experiment, sources, assumed(experiment.trainer.device))
     for source in (*sources.train, *sources.zero_shot):
         metadata = source.metadata
         console.print(

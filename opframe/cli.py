@@ -17,6 +17,7 @@ from rich.markup import escape
 from opframe import __version__
 from opframe.benchmark.commands import add_bench
 from opframe.data.commands import add_data, positive
+from opframe.signals import Interrupted, exit_code, obeyed
 from opframe.weights.commands import add_weights
 from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
 
@@ -29,7 +30,7 @@ MISTAKE = 2
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted (the state is saved).
+    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted by Ctrl-C, 143 by SIGTERM.
 
     `words` are what a person wrote after `opframe`: those of this process where none are given. With the environment
     variable OPFRAME_TRACEBACK a mistake comes with its traceback, for those who write plugins.
@@ -39,7 +40,9 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         if arguments.command is None:  # a group of commands, of which none was named
             arguments.group.print_help()
             sys.exit(0)
-        sys.exit(arguments.command(arguments))
+        with obeyed():
+            code = arguments.command(arguments)
+        sys.exit(code)
     except OpframeError as error:
         if os.environ.get("OPFRAME_TRACEBACK"):
             raise
@@ -47,9 +50,8 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as error:  # it has said so
+        sys.exit(error.code)
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -207,9 +209,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     outcome = run(request, console)
     if outcome.interrupted and os.environ.get("RANK", "0") == "0":
-        console.print(f"stopped at step {outcome.step}, saved; continue with: {how}", highlight=False, soft_wrap=True)
-    stopped_as_asked = arguments.stop_at is not None and outcome.step >= arguments.stop_at
-    return 130 if outcome.interrupted and not stopped_as_asked else 0
+        where = f"at step {outcome.step}, saved" if outcome.step else "before the first step"
+        console.print(f"stopped {where}; continue with: {how}", highlight=False, soft_wrap=True)
+    return exit_code(outcome.signal) if outcome.signal is not None else 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -252,10 +254,12 @@ def _launch(arguments: argparse.Namespace, experiment: Experiment) -> int:
     from opframe.distributed import launch
     from opframe.folder import RunFolder
     from opframe.job import prepare
+    from opframe.memory_check import check_batches
 
     folder = RunFolder(path=Path(experiment.run.folder))
     folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
     check_shares(experiment, arguments.nproc)
+    check_batches(experiment, arguments.nproc)
     prepare(experiment, Console())
     open_sources(experiment)
     words = ["run", str(arguments.config), *_overrides(arguments)]

@@ -27,6 +27,7 @@ from opframe.evaluation.report import draw_all, make_tables, verdict, write_repo
 from opframe.files import write_atomically
 from opframe.folder import RunFolder
 from opframe.journal import Journal
+from opframe.memory_check import check_batches, check_memory, explained
 from opframe.settings import Experiment
 from opframe.trainer import Outcome, Trainer, wrap
 from opframe.weights.transfer import begun_with
@@ -48,10 +49,11 @@ def run(request: Request, console: Console) -> Outcome:
     """Prepare, train, evaluate and report. Raises OpframeError for what the person can mend."""
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer.device) as processes:
+    with joined(experiment.trainer.device) as processes, explained():
         folder.claim(experiment, request.resume, request.how_to_continue)
         processes.wait()
         if processes.leads:
+            check_batches(experiment, processes.count)
             prepare(experiment, console)
         overlaps = _overlaps(experiment, processes, console)
         processes.wait()
@@ -90,6 +92,8 @@ def _train_and_report(
     experiment = request.experiment
     started = time.monotonic()
     sources = assembly.open_sources(experiment)
+    check_memory(experiment, sources, processes)
+    processes.wait()
     backbone = _begin(request, folder, sources, processes, console)
     evaluator = _evaluator(experiment, sources, processes)
     if processes.leads:
@@ -119,11 +123,12 @@ def evaluate(request: Request, console: Console) -> None:
             "normalised as the weights were trained: leave the key out"
         )
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer.device) as processes:
+    with joined(experiment.trainer.device) as processes, explained():
         folder.claim(experiment, request.resume, request.how_to_continue)
         prepare(experiment, console)
         overlaps = _overlaps(experiment, processes, console)
         sources = assembly.open_sources(experiment)
+        check_memory(experiment, sources, processes, training=False)
         backbone = _begin(request, folder, sources, processes, console)
         facts = _facts(experiment, processes, [_size(experiment, backbone)], "evaluated without training")
         evaluator = _evaluator(experiment, sources, processes)

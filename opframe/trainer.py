@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import FrameType
 
 import torch
 from attrs import define, field, frozen
@@ -22,6 +21,7 @@ from opframe.evaluation.protocol import Evaluator
 from opframe.journal import Journal
 from opframe.parameters import training_mode
 from opframe.settings import Trainer as Settings
+from opframe.signals import Interrupted, deferred
 from opframe_registry import Batch, LossFunction, RunError
 
 
@@ -50,10 +50,11 @@ def wrap(backbone: nn.Module, loss: LossFunction, settings: Settings, processes:
 
 @frozen(kw_only=True)
 class Outcome:
-    """How training ended."""
+    """How training ended, and which signal ended it."""
 
     step: int
     interrupted: bool
+    signal: int | None = None
 
 
 @define(kw_only=True)
@@ -75,7 +76,8 @@ class Trainer:
     suspect: Callable[[range], str | None] = lambda steps: None
     """What in the data of some steps may explain a loss that is not finite, in words."""
     _checked: int = field(default=0, init=False)
-    _interrupted: bool = field(default=False, init=False)
+    _signal: int | None = field(default=None, init=False)
+    _idle: bool = field(default=False, init=False)
     _losses: dict[str, Tensor] = field(factory=dict, init=False)
     _rate: float = field(default=0.0, init=False)
     _norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)
@@ -83,23 +85,40 @@ class Trainer:
     _saved: int = field(default=-1, init=False)
 
     def train(self, batches: Iterator[Batch]) -> Outcome:
-        """Train until the last step, a signal, or `stop_at`; the last state is always saved."""
+        """Train until the last step, a signal, or `stop_at`; the last state is always saved.
+
+        A signal is obeyed after the current step. One process alone need not wait for a batch or an evaluation.
+        """
         self._clock = (time.monotonic(), 0)
         self._checked = self.step
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         training_mode(self.backbone)
-        with self._signals():
-            for batch in batches:
-                self.train_step(to_device(batch, self.processes.device))
-                stop = self._log(len(batch.inputs))
-                error = self.evaluate() if self._due(self.settings.evaluate_every) else None
-                if error is not None or self._due(self.settings.checkpoint_every):
-                    self.save(error)  # last: what a run resumes from has its numbers in the journal, kill or no kill
-                if stop or self.step >= self.stop_at:
-                    break
-        if self._saved != self.step:
-            self.save(None)
-        return Outcome(step=self.step, interrupted=self.step < self.settings.steps)
+        with deferred(self._ask):
+            try:
+                while self.step < self.stop_at and (batch := self._next(batches)) is not None:
+                    stop = self.processes.ask_any(self._signal is not None)
+                    self._carry_out(batch)
+                    del batch  # its memory is for the next one
+                    if stop() or (self._signal is not None and self.processes.count == 1):
+                        raise Interrupted(self._signal or signal.SIGTERM)
+            except Interrupted:
+                self._signal = self._signal or signal.SIGTERM  # which another process was sent
+            if self._saved != self.step:
+                self.save(None)
+        interrupted = self.step < self.settings.steps or self._signal is not None
+        return Outcome(step=self.step, interrupted=interrupted, signal=self._signal)
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        with self._interruptible():
+            return next(batches, None)
+
+    def _carry_out(self, batch: Batch) -> None:
+        """A step, and what is due after it."""
+        self.train_step(to_device(batch, self.processes.device))
+        self._log(len(batch.inputs))
+        error = self.evaluate() if self._due(self.settings.evaluate_every) else None
+        if error is not None or self._due(self.settings.checkpoint_every):
+            self.save(error)  # last: what a run resumes from has its numbers in the journal, kill or no kill
 
     def train_step(self, batch: Batch) -> None:
         """One optimizer step on this process's share of a global batch."""
@@ -118,8 +137,9 @@ class Trainer:
         self.step += 1
 
     def evaluate(self) -> float:
-        """Evaluate on held-out trajectories; returns the mean roll-out error."""
-        report = self.evaluator.evaluate(self.backbone)
+        """Evaluate on held-out trajectories; returns the mean roll-out error. Raises Interrupted after a signal."""
+        with self._interruptible():
+            report = self.evaluator.evaluate(self.backbone, lambda: self._signal)
         training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
         if self.journal:
@@ -136,12 +156,12 @@ class Trainer:
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
 
-    def _log(self, samples: int) -> bool:
-        """Every few steps: numbers to journal and bar. Returns whether a signal asked any process to stop."""
+    def _log(self, samples: int) -> None:
+        """Every few steps: numbers to journal and bar."""
         started, count = self._clock
         self._clock = (started, count + samples * self.processes.count)  # of this stretch between entries
         if not self._due(self.settings.log_every):
-            return self._interrupted and self.processes.count == 1
+            return
         self._check_finite()
         rate = self._clock[1] / (time.monotonic() - started)
         self._clock = (time.monotonic(), 0)
@@ -152,7 +172,6 @@ class Trainer:
             self.journal.write(self.step, "train", losses | others)
         words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
         self.bar.show(self.step, f"{words}  lr {self._rate:.2e}  {rate:.0f} samples/s")
-        return self.processes.any(self._interrupted)
 
     def _check_finite(self) -> None:
         if not all(torch.isfinite(value) for value in (*self._losses.values(), self._norm)):
@@ -173,16 +192,21 @@ class Trainer:
             return self.task.no_sync()
         return nullcontext()
 
+    def _ask(self, number: int) -> None:
+        self._signal = number
+        self._check_interrupted()
+
+    def _check_interrupted(self) -> None:
+        """Raises Interrupted after a signal where nothing that is saved is being changed."""
+        if self._signal is not None and self._idle and self.processes.count == 1:  # several have to agree first
+            raise Interrupted(self._signal)
+
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask for a stop after the current step instead of ending the process."""
-
-        def ask(_: int, __: FrameType | None) -> None:
-            self._interrupted = True
-
-        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def _interruptible(self) -> Iterator[None]:
+        """For what changes nothing that is saved. Raises Interrupted as soon as a signal comes, or if one has come."""
+        self._idle = True
         try:
+            self._check_interrupted()
             yield
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+            self._idle = False

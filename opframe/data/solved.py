@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from opframe.data.arrays import ArrayTrajectories, Part, Variable
 from opframe.data.stamps import stamps
+from opframe.limits import free_disk, free_memory, in_words
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
 
 
@@ -59,11 +61,37 @@ def prepare_solved(
     """Solve both splits, `together` trajectories at a time, unless they are in the cache already.
 
     Trajectory i begins from a generator seeded by (split, i), so that it is the same however many are solved.
-    A file appears under its name only when it is complete. Raises DataError if the solution is not finite.
+    A file appears under its name only when it is complete. Raises DataError if the solution is not finite, and before
+    anything is solved if there is no room for it.
     """
     splits: tuple[Split, Split] = ("train", "test")
+    missing = [
+        own
+        for split, own in ((split, metadata(split)) for split in splits)
+        if not solved_path(component, split, own.trajectories, cache).exists()
+    ]
+    _check_room(component, missing, cache, together)
     for split in splits:
         _prepare_split(component, solver, metadata(split), split, cache, progress, together)
+
+
+def _check_room(component: Dataset, missing: Sequence[Metadata], cache: Path, together: int) -> None:
+    """Raises DataError unless there is room for the splits on disk, and in memory for what is solved at a time."""
+    for own in missing:
+        trajectory = 4 * own.frames * len(own.channels) * prod(own.grid)
+        count, at_once = sum(each.trajectories for each in missing), min(together, own.trajectories)
+        disk, memory = free_disk(cache), free_memory()
+        described = f"of {own.frames} frames on {'×'.join(map(str, own.grid))}"
+        if count * trajectory > disk:
+            raise DataError(
+                f"{component.title}: {count} trajectories {described} take {in_words(count * trajectory)} on disk, "
+                f"and {in_words(disk)} are free at {cache}; {disk // trajectory} would fit, train and test together"
+            )
+        if memory is not None and at_once * trajectory > memory:
+            raise DataError(
+                f"{component.title}: {at_once} trajectories {described} are solved together, which takes at least "
+                f"{in_words(at_once * trajectory)} of memory, and {in_words(memory)} are free; lower its resolution"
+            )
 
 
 def _prepare_split(

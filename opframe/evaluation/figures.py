@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,4 +83,6 @@ def draw_errors(report: Report, path: Path) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=110, format=path.suffix[1:])
+    os.replace(partial, path)

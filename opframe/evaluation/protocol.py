@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from signal import SIGTERM
 
 import attrs
 import torch
@@ -14,6 +15,7 @@ from opframe.data.mixture import Source, evaluation_mask, read_frames
 from opframe.distributed import Processes
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
 from opframe.layers.derived import constant_weights
+from opframe.signals import Interrupted
 from opframe_registry import Fields, Prediction
 
 _SHOWN = 5  # trajectories that a remark names
@@ -105,18 +107,21 @@ class Evaluator:
     limit: int | None = None
 
     @torch.no_grad()
-    def evaluate(self, backbone: nn.Module) -> Report:
-        """The model's scores beside persistence and linear extrapolation. Leaves the model in eval mode."""
+    def evaluate(self, backbone: nn.Module, signal: Callable[[], int | None] = lambda: None) -> Report:
+        """The model's scores beside persistence and linear extrapolation. Leaves the model in eval mode.
+
+        `signal` is asked between batches; when it gives one to any process, Interrupted is raised in all of them.
+        """
         backbone.eval()
         forecasts = {
             "model": model_forecast(backbone, self.fields.horizon),
             "persistence": persistence,
             "linear": linear_extrapolation,
         }
-        reports = [self._dataset(source, forecasts, zero_shot=False) for source in self.sources]
+        reports = [self._dataset(source, forecasts, False, signal) for source in self.sources]
         if self._classifies(backbone):
             reports = [self._recognise(backbone, index, report) for index, report in enumerate(reports)]
-        reports += [self._dataset(source, forecasts, zero_shot=True) for source in self.zero_shot]
+        reports += [self._dataset(source, forecasts, True, signal) for source in self.zero_shot]
         return Report(datasets=tuple(reports))
 
     def _classifies(self, backbone: nn.Module) -> bool:
@@ -134,18 +139,24 @@ class Evaluator:
             right += (backbone(history).class_logits.argmax(1) == dataset).sum()
         return attrs.evolve(report, recognised=self.processes.sum(right).item() / report.trajectories)
 
-    def _dataset(self, source: Source, forecasts: dict[str, Forecast], zero_shot: bool) -> DatasetReport:
+    def _dataset(
+        self, source: Source, forecasts: dict[str, Forecast], zero_shot: bool, signal: Callable[[], int | None]
+    ) -> DatasetReport:
         count = min(source.metadata.trajectories, self.limit or source.metadata.trajectories)
         mask = evaluation_mask(source.metadata, source.seen(self.fields)).to(self.processes.device)
         sums = {name: torch.zeros(1 + source.rollout, dtype=torch.float64) for name in forecasts}
         senseless = torch.zeros(count, len(self.fields.channels), dtype=torch.int32)  # frames of a trajectory's channel
         for trajectories in self._shares(count):
+            if signal() is not None:
+                break
             history, future = self.read(source, trajectories)
             for name, forecast in forecasts.items():
                 predicted = self.run(forecast, history, source.rollout)
                 errors = relative_errors(source.physical(predicted), source.physical(future), mask)
                 sums[name] += torch.cat([errors.full[:, None], errors.frames], 1).sum(0).double().cpu()
             senseless[list(trajectories)] = errors.senseless.sum(1, dtype=torch.int32).cpu()
+        if self.processes.any(signal() is not None):
+            raise Interrupted(signal() or SIGTERM)
         scores = {name: _score(self.processes.sum(total).cpu() / count) for name, total in sums.items()}
         return DatasetReport(
             title=source.title,

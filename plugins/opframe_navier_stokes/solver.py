@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import final
 
 import torch
@@ -85,7 +86,11 @@ class VorticitySolver:
         self.steps = max(1, math.ceil(time_step / longest * (1 - 1e-9)))
         """Steps between two frames."""
         self._step = time_step / self.steps
-        self._operators = _operators(resolution, viscosity, forcing, self._step, self._device, dtype)
+        self._viscosity, self._forcing = viscosity, forcing
+
+    @cached_property
+    def _operators(self) -> _Operators:
+        return _operators(self._resolution, self._viscosity, self._forcing, self._step, self._device, self._dtype)
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """Draw an initial vorticity, shape (1, X, Y), from a generator on the CPU."""
