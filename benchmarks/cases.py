@@ -14,13 +14,12 @@ from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
 from benchmarks.sides import Side, Straightforward, random_batch, sides
-from opframe.benchmark.timing import Call
-from opframe.benchmark.work import Work, count_work
-from opframe_dpot import DPOT
+from opframe.bench.timing import Call
+from opframe.bench.work import Work, count_work
 from opframe_fno import FNO
-from opframe_moepot import MoEPOT
-from opframe_moepot.experts import weighted_experts
-from opframe_moepot.network import Mixture
+from opframe_pot import DPOT, MoEPOT
+from opframe_pot.experts import weighted_experts
+from opframe_pot.moepot import Mixture
 from opframe_registry import Backbone, Fields, Prediction
 from tests.reference import straightforward
 from tests.reference.mixture import every_expert

@@ -25,14 +25,14 @@ from matplotlib.figure import Figure
 from benchmarks.cases import CPU, FIELDS, TINY
 from benchmarks.side_by_side import CLOCKS
 from benchmarks.sides import Ours, random_batch
-from opframe.benchmark.machine import description
-from opframe.benchmark.timing import in_turns, spread
-from opframe.benchmark.work import count_work
-from opframe.building import build_network
-from opframe.memory import keep_freed_memory
-from opframe.model_size import model_size
+from opframe.bench.machine import description
+from opframe.bench.timing import in_turns, spread
+from opframe.bench.work import count_work
+from opframe.config.building import build_network
+from opframe.run.memory import keep_freed_memory
 from opframe.tables import markdown_table
-from opframe_dpot import DPOT
+from opframe.weights.model_size import model_size
+from opframe_pot import DPOT
 from opframe_registry import Fields
 
 BATCH = 4

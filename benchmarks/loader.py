@@ -31,12 +31,12 @@ from attrs import asdict, define, evolve, field, frozen
 from torch.utils.data import DataLoader
 
 from benchmarks.loader_files import LENGTH, Case, Shuffled, Straightforward, component_of, path_of, write
-from opframe.benchmark.machine import description
-from opframe.benchmark.timing import Call, Clock, Spread, in_turns, spread
-from opframe.building import open_split
-from opframe.data import loading
-from opframe.data.buffers import Buffers, Memory
-from opframe.data.mixture import Source, open_source
+from opframe.bench.machine import description
+from opframe.bench.timing import Call, Clock, Spread, in_turns, spread
+from opframe.config.building import open_split
+from opframe.mixture import loading
+from opframe.mixture.buffers import Buffers, Memory
+from opframe.mixture.source import Source, open_source
 from opframe.tables import markdown_table
 from opframe_registry import Fields
 

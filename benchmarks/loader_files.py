@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
-from opframe.building import open_split
-from opframe.data.packing import Packing, pack
-from opframe.data.selection import Part
+from opframe.config.building import open_split
+from opframe.tools.packing import Packing, pack
+from opframe.tools.selection import Part
 from opframe_prepared import Prepared
 from opframe_registry import Location, Window
 

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from attrs import evolve
 
-from opframe.benchmark.machine import description
-from opframe.benchmark.timing import in_turns, spread
-from opframe.building import build_network
-from opframe.memory import keep_freed_memory
-from opframe.model_size import in_words, model_size, variants
+from opframe.bench.machine import description
+from opframe.bench.timing import in_turns, spread
+from opframe.config.building import build_network
+from opframe.run.memory import keep_freed_memory
 from opframe.tables import markdown_table
+from opframe.weights.model_size import in_words, model_size, variants
 from opframe_registry import Backbone, Catalog, Fields, OpframeError, Prediction, discover
 
 BYTES_A_PARAMETER = 16

@@ -14,8 +14,8 @@ import torch
 from attrs import frozen
 
 from benchmarks.cases import CASES, CPU, Comparison
-from opframe.benchmark.timing import Clock, timed
-from opframe.memory import keep_freed_memory
+from opframe.bench.timing import Clock, timed
+from opframe.run.memory import keep_freed_memory
 
 Timer = Callable[[], float]
 Facts = tuple[list[str], dict[str, float], int]

@@ -17,9 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from opframe_dpot import DPOT
 from opframe_fno import FNO
-from opframe_moepot import MoEPOT
+from opframe_pot import DPOT, MoEPOT
 from opframe_registry import Backbone, Fields
 
 CLASSES = 12

@@ -28,9 +28,9 @@ from attrs import asdict, frozen
 
 from benchmarks.cases import CASES, CPU, Case, Counted
 from benchmarks.players import Players, Setting, players
-from opframe.benchmark.machine import description
-from opframe.benchmark.report import duration
-from opframe.benchmark.timing import rounds, spread, timed
+from opframe.bench.machine import description
+from opframe.bench.report import duration
+from opframe.bench.timing import rounds, spread, timed
 from opframe.tables import markdown_table
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.published import published_network, published_training
-from opframe.building import build_loss, build_network, build_optimizer, build_schedule
-from opframe.checkpoint import Checkpoints
+from opframe.config.building import build_loss, build_network, build_optimizer, build_schedule
+from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
-from opframe.distributed import Processes
 from opframe.evaluation.protocol import Evaluator, model_forecast
-from opframe.settings import Trainer as Settings
-from opframe.trainer import Trainer, wrap
+from opframe.run.checkpoint import Checkpoints
+from opframe.run.distributed import Processes
+from opframe.run.trainer import Trainer, wrap
 from opframe_autoregressive import PUBLISHED_NOISE, RelativeL2
 from opframe_optimizers import Adam, Constant
 from opframe_registry import Backbone, Batch, Fields, Prediction

@@ -1,6 +1,6 @@
 """`python -m opframe`, and what torchrun starts."""
 
-from opframe.cli import main
+from opframe.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ import zarr
 from attrs import field, frozen
 from scipy.io import savemat
 
-from opframe.cli import main
+from opframe.cli.main import main
 from support import EXPERIMENT, waves
 
 X = waves(6, 8, 16)  # N X Y T C, as the prepared layout has it

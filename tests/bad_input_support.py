@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from opframe.cli import main
+from opframe.cli.main import main
 
 BEGUN = (
     "run",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from opframe.data.remote.cache import RemoteCache
+from opframe.files.cache import RemoteCache
 from opframe_registry import Catalog, discover
 from remote_support import cache_in, use
 from servers import Bucket, FileServer

@@ -11,7 +11,7 @@ import pytest
 from attrs import frozen
 from numpy.typing import NDArray
 
-from opframe.cli import main
+from opframe.cli.main import main
 from support import EXPERIMENT, waves, write_prepared
 
 

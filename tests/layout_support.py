@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opframe.data.mixture import Source, evaluation_mask, read_frames
+from opframe.mixture.source import Source, evaluation_mask, read_frames
 from opframe_registry import Catalog, Dataset, Fields, Trajectories
 
 LAYOUTS = Path(__file__).parent / "layouts"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from opframe.data.remote.cache import RemoteCache
-from opframe.data.remote.retries import Retries
+from opframe.files.cache import RemoteCache
+from opframe.files.retries import Retries
 from servers import Bucket
 
 MIB = 2**20

@@ -64,9 +64,9 @@ def chains(graph: ImportGraph, importer: str, others: Sequence[str]) -> Iterator
 
 RULES = [
     (of_the_registry, "opframe_registry.values", "torch"),
-    (of_plugins_by_the_engine, "opframe.assembly", PLUGINS[0]),
+    (of_plugins_by_the_engine, "opframe.run.assembly", PLUGINS[0]),
     (of_plugins_by_each_other, PLUGINS[0], PLUGINS[1]),
-    (upwards, "opframe.layers", "opframe.cli"),
+    (upwards, "opframe.layers", "opframe.cli.main"),
 ]
 
 

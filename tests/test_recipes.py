@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from opframe.assembly import Sources, build_backbone, build_optimizer, initialise
-from opframe.data.selection import load_selection
-from opframe.experiment import load_experiment
+from opframe.config.experiment import load_experiment
+from opframe.run.assembly import Sources, build_backbone, build_optimizer, initialise
+from opframe.tools.selection import load_selection
 from opframe.weights.pretrained import Header, Origin, write_folder
 from opframe_registry import Catalog, Fields
 from support import ROOT

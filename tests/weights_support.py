@@ -10,11 +10,11 @@ import pytest
 import torch
 from attrs import frozen
 
-from opframe.checkpoint import Checkpoints, Mark, collect_state
-from opframe.cli import main
-from opframe.distributed import joined
+from opframe.cli.main import main
+from opframe.run.checkpoint import Checkpoints, Mark, collect_state
+from opframe.run.distributed import joined
 from opframe.weights.pretrained import Header, Origin, Pretrained, header_toml
-from opframe_dpot import DPOT
+from opframe_pot import DPOT
 from opframe_registry import Fields
 from support import GOLDEN
 

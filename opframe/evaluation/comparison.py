@@ -16,7 +16,7 @@ from rich.table import Table
 
 from opframe.console import tables_that_fit
 from opframe.evaluation.figures import save
-from opframe.files import write_atomically
+from opframe.files.atomic import write_atomically
 from opframe.tables import markdown_table
 from opframe_registry import RunError
 

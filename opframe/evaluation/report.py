@@ -15,11 +15,11 @@ from rich.table import Table
 from torch import nn
 
 from opframe.console import tables_that_fit
-from opframe.data.mixture import Source
-from opframe.data.overlap import Overlap, advice
 from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
-from opframe.files import write_atomically
+from opframe.files.atomic import write_atomically
+from opframe.mixture.overlap import Overlap, advice
+from opframe.mixture.source import Source
 from opframe.tables import markdown_table
 
 _FORECASTS = ("model", "persistence", "linear")

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-from opframe.data.fetching import Download, fetch, name_in
-from opframe.data.remote.cache import cache_folder, remote_cache
-from opframe.data.remote.file import RemoteFile
-from opframe.data.remote.refusal import on_refusal
-from opframe.data.remote.retries import redacted
-from opframe.data.storage import is_local, local_path
+from opframe.files.cache import cache_folder, remote_cache
+from opframe.files.fetching import Download, fetch, name_in
+from opframe.files.file import RemoteFile
+from opframe.files.location import is_local, local_path
+from opframe.files.refusal import on_refusal
+from opframe.files.retries import redacted
 from opframe_registry import DataError, OpframeError
 
 _log = logging.getLogger(__name__)

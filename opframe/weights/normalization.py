@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from opframe.data.mixture import Source
-from opframe.data.normalization import Normalization
+from opframe.mixture.normalization import Normalization
+from opframe.mixture.source import Source
 from opframe_registry import ConfigError
 
 if TYPE_CHECKING:

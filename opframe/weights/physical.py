@@ -9,9 +9,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from opframe.data.moments import moments
-from opframe.data.normalization import Normalization
-from opframe.data.statistics import normalization_of
+from opframe.mixture.moments import moments
+from opframe.mixture.normalization import Normalization
+from opframe.mixture.statistics import normalization_of
 from opframe.weights.location import WeightsError
 from opframe.weights.normalization import without_numbers
 from opframe.weights.pretrained import Header, Pretrained, build_network

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from opframe import building
-from opframe.config import to_tables
+from opframe.config.describe import default_in_words
+from opframe.config.structure import building, to_tables
 from opframe.console import counted
-from opframe.describe import default_in_words
-from opframe.model_size import model_size
+from opframe.weights.model_size import model_size
 from opframe.weights.pretrained import Header, Pretrained, check_fit
 from opframe.weights.transfer import part_of
 

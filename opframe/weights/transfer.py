@@ -12,7 +12,7 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor, nn
 
-from opframe.building import blamed
+from opframe.config.building import blamed
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import Pretrained
 from opframe_registry import Backbone, Change, ConfigError, Fields, PluginError, did_you_mean

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opframe.console import counted
-from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
-from opframe.data.splits import chosen, share
-from opframe.data.storage import NoArrayError, each, find_files, require_real
-from opframe.data.stores import Stores
+from opframe.files.location import NoArrayError, each, find_files, require_real
+from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
+from opframe.readers.splits import chosen, share
+from opframe.readers.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from opframe.data.storage import each, explained, find_files, require_real
-from opframe.data.stores import Stores
+from opframe.files.location import each, explained, find_files, require_real
+from opframe.readers.stores import Stores
 from opframe_cfdbench import PROBLEMS
 from opframe_cfdbench.boundary import NEEDED
 from opframe_registry import DataError

@@ -10,10 +10,10 @@ import torch
 from attrs import define, field, frozen
 from numpy.typing import NDArray
 
-from opframe.data.resizing import resize
-from opframe.data.splits import share
-from opframe.data.storage import require_real
-from opframe.data.stores import Stores
+from opframe.files.location import require_real
+from opframe.mixture.resizing import resize
+from opframe.readers.splits import share
+from opframe.readers.stores import Stores
 from opframe_cfdbench.boundary import padded_grid, with_boundary
 from opframe_cfdbench.cases import Case, find_cases
 from opframe_registry import DataError, Metadata, Split

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, final
 from attrs import field, frozen
 from attrs.validators import ge, gt
 
-from opframe.data.solving import SolvedDataset
+from opframe.readers.solving import SolvedDataset
 from opframe_registry import Component, Metadata, hookimpl
 
 if TYPE_CHECKING:
     import torch
 
-    from opframe.data.solved import Solver
+    from opframe.readers.solved import Solver
 
 
 @final

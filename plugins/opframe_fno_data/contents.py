@@ -10,8 +10,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from opframe.data.storage import require_real
-from opframe.data.stores import Stores
+from opframe.files.location import require_real
+from opframe.readers.stores import Stores
 
 
 @frozen(kw_only=True, eq=False)

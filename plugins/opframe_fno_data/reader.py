@@ -9,9 +9,9 @@ import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
-from opframe.data.arrays import ArrayTrajectories, Part, Variable
-from opframe.data.splits import Share, share
-from opframe.data.stores import Stores
+from opframe.readers.arrays import ArrayTrajectories, Part, Variable
+from opframe.readers.splits import Share, share
+from opframe.readers.stores import Stores
 from opframe_fno_data.contents import Contents, look_into
 from opframe_registry import DataError, Metadata, Split, Trajectories, did_you_mean
 

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 from attrs import frozen
 
-from opframe.data.arrays import ArrayTrajectories, Part, Variable
-from opframe.data.splits import Share, chosen, share
-from opframe.data.storage import each, find_dataset, find_files, read_numbers
-from opframe.data.stores import Stores
+from opframe.files.location import each, find_dataset, find_files, read_numbers
+from opframe.readers.arrays import ArrayTrajectories, Part, Variable
+from opframe.readers.splits import Share, chosen, share
+from opframe.readers.stores import Stores
 from opframe_registry import DataError, Metadata, Split
 
 if TYPE_CHECKING:

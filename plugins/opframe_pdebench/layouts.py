@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 from attrs import field, frozen
 
-from opframe.data.arrays import SPACE, Variable
-from opframe.data.storage import dataset_names, find_dataset, is_local, require_real
+from opframe.files.location import dataset_names, find_dataset, is_local, require_real
+from opframe.readers.arrays import SPACE, Variable
 from opframe_pdebench.equations import (
     GROUPED,
     GroupedEquation,

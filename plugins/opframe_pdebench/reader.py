@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from opframe.data.arrays import ArrayTrajectories, Part
-from opframe.data.splits import Share, chosen, share
-from opframe.data.storage import each, find_files
-from opframe.data.stores import Stores
+from opframe.files.location import each, find_files
+from opframe.readers.arrays import ArrayTrajectories, Part
+from opframe.readers.splits import Share, chosen, share
+from opframe.readers.stores import Stores
 from opframe_pdebench.layouts import Layout, Quantity, describe
 from opframe_pdebench.steady import SteadyTrajectories
 from opframe_registry import DataError, Metadata, Split, Trajectories, did_you_mean

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from opframe.data.arrays import ArrayTrajectories
+from opframe.readers.arrays import ArrayTrajectories
 from opframe_registry import DataError, Metadata
 
 

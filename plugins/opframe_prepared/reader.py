@@ -11,10 +11,10 @@ import numpy as np
 from attrs import evolve, frozen
 
 from opframe.console import counted
-from opframe.data.arrays import SPACE, ArrayTrajectories, Part, Variable
-from opframe.data.splits import chosen, share
-from opframe.data.storage import NoArrayError, find_dataset, find_files, read_numbers
-from opframe.data.stores import Stores
+from opframe.files.location import NoArrayError, find_dataset, find_files, read_numbers
+from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
+from opframe.readers.splits import chosen, share
+from opframe.readers.stores import Stores
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from opframe.data.arrays import ArrayTrajectories, Part
-from opframe.data.splits import Share, chosen, share
-from opframe.data.storage import each, find_files
-from opframe.data.stores import Stores
+from opframe.files.location import each, find_files
+from opframe.readers.arrays import ArrayTrajectories, Part
+from opframe.readers.splits import Share, chosen, share
+from opframe.readers.stores import Stores
 from opframe_registry import DataError, Metadata, Split
 from opframe_the_well.specification import Description, describe
 

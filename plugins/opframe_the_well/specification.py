@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 from attrs import frozen
 
-from opframe.data.arrays import SPACE, Variable
-from opframe.data.storage import dataset_names, find_dataset, read_numbers
+from opframe.files.location import dataset_names, find_dataset, read_numbers
+from opframe.readers.arrays import SPACE, Variable
 from opframe_registry import DataError
 
 _ORDERS = {"t0_fields": 0, "t1_fields": 1, "t2_fields": 2}

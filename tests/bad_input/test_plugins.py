@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bad_input_support import BEGUN, Case, complain
-from opframe.cli import main
+from opframe.cli.main import main
 from opframe_registry import PluginError
 from plugin_support import GOOD, install
 

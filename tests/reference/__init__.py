@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from opframe_dpot import DPOT
 from opframe_fno import FNO
-from opframe_moepot import MoEPOT
+from opframe_pot import DPOT, MoEPOT
 from opframe_registry import Backbone, Fields
 from tests.reference.fourier import FourierNeuralOperator
 from tests.reference.transformer import PatchTransformer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from opframe_moepot import MoEPOT
+from opframe_pot import MoEPOT
 
 
 class Mixture(nn.Module):

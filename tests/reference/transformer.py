@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from opframe_dpot import DPOT
-from opframe_moepot import MoEPOT
+from opframe_pot import DPOT, MoEPOT
 from opframe_registry import Fields, Prediction
 from tests.reference.mixture import Mixture
 from tests.reference.shared import Embedding, classification_head, coordinates

@@ -1,0 +1,1 @@
+"""Time, memory and counted work of a run, beside what the machine could do."""

@@ -1,0 +1,269 @@
+"""The command line. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from opframe import __version__
+from opframe.cli.bench import add_bench
+from opframe.cli.data import add_data, positive
+from opframe.cli.weights import add_weights
+from opframe.signals import Interrupted, exit_code, obeyed
+from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
+
+if TYPE_CHECKING:
+    from opframe.config.settings import Experiment
+    from opframe_registry import Component
+
+MISTAKE = 2
+"""Exit code for what the person can mend."""
+
+
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+
+    `words` are what a person wrote after `opframe`: those of this process where none are given. With the environment
+    variable OPFRAME_TRACEBACK a mistake comes with its traceback, for those who write plugins.
+    """
+    arguments = _parser().parse_args(words)
+    try:
+        if arguments.command is None:  # a group of commands, of which none was named
+            arguments.group.print_help()
+            sys.exit(0)
+        with obeyed():
+            code = arguments.command(arguments)
+        sys.exit(code)
+    except OpframeError as error:
+        if os.environ.get("OPFRAME_TRACEBACK"):
+            raise
+        from opframe.files.retries import redacted
+
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except Interrupted as error:  # it has said so
+        sys.exit(error.code)
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest of the words that it knows."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = list(map(str, action.choices))
+            message = f"unknown: '{value}'{did_you_mean(str(value), known)}; there are {', '.join(known)}"
+            raise argparse.ArgumentError(action, message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = Parser(prog="opframe", description="Pre-train neural operators from a TOML file.")
+    parser.add_argument("--version", action="version", version=f"opframe {__version__}")
+    parser.set_defaults(command=None, group=parser)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    run = commands.add_parser("run", help="train, evaluate and report what a config describes")
+    run.add_argument("config", type=Path)
+    run.add_argument("--resume", action="store_true", help="continue the run in the run folder")
+    run.add_argument("--nproc", type=positive, default=1, metavar="N", help="train with N processes on this machine")
+    run.add_argument("--stop-at", type=positive, metavar="STEP", help="stop after this step, saved, to be resumed")
+    evaluate = commands.add_parser("evaluate", help="evaluate trained weights (init.from) on a config's data")
+    evaluate.add_argument("config", type=Path)
+    check = commands.add_parser("check", help="say what is wrong with a config, or what it would do")
+    check.add_argument("config", type=Path)
+    for command in (run, evaluate, check):
+        command.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override, as a.b=c"
+        )
+    compare = commands.add_parser("compare", help="finished runs beside each other")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    compare.add_argument(
+        "--by", metavar="KEY", help="a key of their configs to set errors against, as datasets.0.train"
+    )
+    compare.add_argument("--out", type=Path, metavar="FOLDER", help="write the tables, and with --by a figure, there")
+    compare.set_defaults(command=_compare)
+    show = commands.add_parser("show", help="the keys of a component")
+    show.add_argument("name", help="a name from 'opframe list'")
+    run.set_defaults(command=_run)
+    evaluate.set_defaults(command=_evaluate, nproc=1)
+    check.set_defaults(command=_check)
+    show.set_defaults(command=_show)
+    commands.add_parser("list", help="all installed components").set_defaults(command=_list)
+    add_bench(commands)
+    add_data(commands)
+    add_weights(commands)
+    schema = commands.add_parser("schema", help="JSON Schema of configs, for editors")
+    schema.add_argument("--markdown", action="store_true", help="the same as a page to read")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _list(_: argparse.Namespace) -> int:
+    from opframe.config.describe import summary
+
+    catalog, console = discover(), Console()
+    for kind in KINDS:
+        console.print(f"[bold]{kind.kind}[/bold]")
+        for plugin, item in catalog.offers(kind):
+            console.print(
+                f"  {item.name:22} {escape(summary(item))} [dim]({plugin.distribution})[/dim]", soft_wrap=True
+            )
+    for plugin in catalog.plugins:
+        if plugin.error:
+            console.print(f"[red]plugin {plugin.name} of {plugin.distribution}: {escape(plugin.error)}[/red]")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    catalog, console = discover(), Console()
+    found = _named(catalog, arguments.name)
+    if not found:
+        names = [name for kind in KINDS for name in catalog.names(kind)]
+        near = did_you_mean(arguments.name, names)
+        raise OpframeError(f"unknown component '{arguments.name}'{near}; installed: {', '.join(names)}")
+    for plugin, item in found:
+        _show_component(console, plugin, item)
+    return 0
+
+
+def _named(catalog: Catalog, name: str) -> list[tuple[Plugin, type[Component]]]:
+    return [pair for kind in KINDS for pair in catalog.offers(kind) if pair[1].name == name]
+
+
+def _show_component(console: Console, plugin: Plugin, item: type[Component]) -> None:
+    from rich.table import Table
+
+    from opframe.config.describe import default_in_words, keys, paragraphs
+
+    console.print(f"[bold]{item.kind} {item.name}[/bold] from {plugin.distribution} (plugin {plugin.name})")
+    console.print(escape(paragraphs(item)), "\n")
+    table = Table(title="keys", title_justify="left")
+    for heading in ("key", "type", "default", "help"):
+        table.add_column(heading, overflow="fold")
+    for key in keys(item):
+        table.add_row(key.name, key.type, key.default, key.help)
+    console.print(table)
+    for size, settings in item.presets.items():
+        words = ", ".join(f"{key} = {default_in_words(value)}" for key, value in settings.items())
+        console.print(f'size = "{size}": {words}', markup=False)
+    if issubclass(item, Backbone):
+        _show_network(console, item)
+
+
+def _show_network(console: Console, backbone: type[Backbone]) -> None:
+    from opframe.weights.model_size import EXAMPLE, in_words, size_table
+
+    console.print(f"parts, for [init] and [[parameters]]: {', '.join(backbone.parts) or 'none'}", "\n", markup=False)
+    console.print(f"parameters for {in_words(EXAMPLE)}")
+    console.print(size_table(backbone))
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from opframe.config.describe import markdown
+    from opframe.config.schema import json_schema
+
+    catalog = discover()
+    print(markdown(catalog) if arguments.markdown else json.dumps(json_schema(catalog), indent=2))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from opframe.run.check import check
+
+    catalog = discover()
+    check(_load(arguments, catalog), catalog, Console())
+    return 0
+
+
+def _load(arguments: argparse.Namespace, catalog: Catalog) -> Experiment:
+    from opframe.config.experiment import load_experiment
+
+    return load_experiment(arguments.config, catalog, arguments.overrides)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    catalog = discover()
+    experiment = _load(arguments, catalog)
+    if arguments.nproc > 1 and "WORLD_SIZE" not in os.environ:
+        return _launch(arguments, experiment)
+    from opframe.run.job import Request, run
+
+    console = Console(stderr=False)
+    how = _how_to_continue(arguments)
+    request = Request(
+        experiment=experiment,
+        catalog=catalog,
+        resume=arguments.resume,
+        stop_at=arguments.stop_at,
+        how_to_continue=how,
+    )
+    outcome = run(request, console)
+    if outcome.interrupted and os.environ.get("RANK", "0") == "0":
+        where = f"at step {outcome.step}, saved" if outcome.step else "before the first step"
+        console.print(f"stopped {where}; continue with: {how}", highlight=False, soft_wrap=True)
+    return exit_code(outcome.signal) if outcome.signal is not None else 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    catalog = discover()
+    experiment = _load(arguments, catalog)
+    from opframe.run.job import Request, evaluate
+
+    how = _how_to_continue(arguments)
+    request = Request(experiment=experiment, catalog=catalog, resume=False, stop_at=None, how_to_continue=how)
+    evaluate(request, Console())
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from opframe.evaluation.comparison import make_tables, read_finished, write_comparison
+
+    console = Console()
+    runs = [read_finished(path) for path in arguments.runs]
+    for table in make_tables(runs, arguments.by, console):
+        console.print(table)
+    if arguments.out is not None:
+        write_comparison(runs, arguments.by, arguments.out)
+        console.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _how_to_continue(arguments: argparse.Namespace) -> str:
+    processes = os.environ.get("LOCAL_WORLD_SIZE", str(arguments.nproc))
+    words = ["opframe", "run", str(arguments.config), "--resume"]
+    return shlex.join([*words, *(["--nproc", processes] if processes != "1" else []), *_overrides(arguments)])
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    return [word for override in arguments.overrides for word in ("--set", override)]
+
+
+def _launch(arguments: argparse.Namespace, experiment: Experiment) -> int:
+    """Train in several processes of this machine. What is wrong is said before they start, once."""
+    from opframe.run.assembly import check_shares, open_sources
+    from opframe.run.distributed import launch
+    from opframe.run.folder import RunFolder
+    from opframe.run.job import prepare
+    from opframe.run.memory_check import check_batches
+
+    folder = RunFolder(path=Path(experiment.run.folder))
+    folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
+    check_shares(experiment, arguments.nproc)
+    check_batches(experiment, arguments.nproc)
+    prepare(experiment, Console())
+    open_sources(experiment)
+    words = ["run", str(arguments.config), *_overrides(arguments)]
+    words += ["--resume"] if arguments.resume else []
+    words += ["--stop-at", str(arguments.stop_at)] if arguments.stop_at is not None else []
+    sys.stdout.flush()
+    return launch(words, arguments.nproc)

@@ -1,0 +1,1 @@
+"""From TOML files to frozen settings and components, and back."""

@@ -1,0 +1,49 @@
+"""Reading an experiment file, and writing the resolved experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from cattrs import Converter
+
+from opframe.config.settings import Experiment
+from opframe.config.structure import Problem, ProblemsError, make_converter, to_tables
+from opframe.config.toml import load_tables, merge
+from opframe_registry import Catalog, ConfigError, Location
+
+
+def load_experiment(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
+    """Read, check and resolve an experiment file. Raises ConfigError listing every mistake."""
+    converter = make_converter(catalog)
+    tables = _inherit_backbone(load_tables(path, overrides), catalog, converter)
+    try:
+        return converter.structure(tables, Experiment)
+    except ProblemsError as error:
+        raise ConfigError(_report(path, error.problems)) from None
+
+
+def _inherit_backbone(tables: dict[str, Any], catalog: Catalog, converter: Converter) -> dict[str, Any]:
+    """A backbone without a type is that of the weights to begin with, whose keys single ones may override."""
+    init, backbone = tables.get("init"), tables.get("backbone", {})
+    named = isinstance(init, dict) and isinstance(init.get("from"), str)
+    if not named or not isinstance(backbone, dict) or "type" in backbone:
+        return tables
+    from opframe.weights.pretrained import read_header  # torch is needed only here
+
+    header = read_header(converter.structure(tables["init"]["from"], Location), catalog)
+    return {**tables, "backbone": merge(to_tables(header.backbone), backbone)}
+
+
+def _report(path: Path, problems: Sequence[Problem]) -> str:
+    lines = [
+        f"  {problem.place}: {problem.message}" if problem.place else f"  {problem.message}" for problem in problems
+    ]
+    return "\n".join([f"{path} is not a valid experiment:", *lines])
+
+
+def to_toml(experiment: Experiment) -> str:
+    """The resolved experiment, ready to be run again."""
+    return tomli_w.dumps(to_tables(experiment))

@@ -1,1 +1,0 @@
-"""From files to batches: storage, solved datasets, the mixture and its loader."""

@@ -1,0 +1,1 @@
+"""The one way to bytes: local files, and remote ones by ranges, cached and tried again."""

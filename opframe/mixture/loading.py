@@ -1,0 +1,162 @@
+"""Batches for training, in an order that is a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator, Iterator, Sequence
+from queue import SimpleQueue
+
+import attrs
+import numpy as np
+import torch
+from attrs import frozen
+
+from opframe.mixture.ahead import Unwanted, read_ahead
+from opframe.mixture.buffers import Buffers, Memory, page_locked
+from opframe.mixture.source import Source, read_into
+from opframe_registry import Batch, Fields, Order, Window
+
+
+@frozen(kw_only=True)
+class Address:
+    """One sample of the global batch: its window, and the seed of its random numbers."""
+
+    window: Window
+    seed: int
+
+
+def sample_seed(seed: int, step: int, index: int) -> int:
+    """The seed of sample `index` of global batch `step`."""
+    return int(np.random.SeedSequence([seed, step, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@frozen(kw_only=True)
+class Plan:
+    """Which samples this process loads: its slice of every global batch in [first, last)."""
+
+    order: Order
+    seed: int
+    batch_size: int
+    rank: int
+    ranks: int
+    first: int
+    last: int
+
+    @property
+    def steps(self) -> range:
+        """The numbers of the global batches."""
+        return range(self.first, self.last)
+
+    def __iter__(self) -> Iterator[list[Address]]:
+        return map(self.addresses, self.steps)
+
+    def addresses(self, step: int) -> list[Address]:
+        """This process's samples of a global batch."""
+        share = self.batch_size // self.ranks
+        mine = range(self.rank * share, (self.rank + 1) * share)
+        windows = self.order(self.seed, step, self.batch_size)
+        return [Address(window=windows[index], seed=sample_seed(self.seed, step, index)) for index in mine]
+
+
+@frozen(kw_only=True)
+class Windows:
+    """Reads windows of `fields.history` and `frames` frames into batches."""
+
+    sources: Sequence[Source]
+    fields: Fields
+    frames: int
+
+    def batch(self, addresses: Sequence[Address], memory: Memory, unwanted: Unwanted) -> Batch:
+        """Read a batch into memory of the given kind. Raises DataError naming the window that is bad.
+
+        All windows have the grid of the first one. In training every channel and point counts, padding included. A
+        batch that is unwanted is left as it is.
+        """
+        history, first = self.fields.history, self.sources[addresses[0].window.dataset]
+        grid = first.seen(self.fields).grid
+        frames = memory((len(addresses), history + self.frames, len(self.fields.channels), *grid))
+        for sample, address in zip(frames, addresses, strict=True):
+            if unwanted():
+                break
+            window = address.window
+            read_into(sample, self.sources[window.dataset], window.trajectory, window.start)
+        return Batch(
+            inputs=frames[:, :history],
+            targets=frames[:, history:],
+            mask=torch.ones(1, 1, *[1] * (1 + len(grid))),
+            dataset=torch.tensor([address.window.dataset for address in addresses]),
+            seeds=torch.tensor([address.seed for address in addresses]),
+        )
+
+
+@frozen(kw_only=True)
+class Loader:
+    """The batches of one process: read when they are asked for, or ahead of time by `workers` threads."""
+
+    windows: Windows
+    plan: Plan
+    workers: int
+    memory: Memory
+
+
+def make_loader(windows: Windows, plan: Plan, workers: int, pin: bool) -> Loader:
+    """The loader of one process; with `pin` it reads into page-locked memory, for copies to a GPU that do not wait.
+
+    The plan alone says where to begin and what is in a batch: it does not depend on the number of workers.
+    """
+    memory = page_locked if pin else Buffers().take
+    return Loader(windows=windows, plan=plan, workers=workers, memory=memory)
+
+
+def batches(loader: Loader) -> Generator[Batch]:
+    """The loader's batches in order. Raises DataError where a window is bad.
+
+    Closing the generator, an exception, and its end all end the threads.
+    """
+    yield from read_ahead(loader.plan.steps, loader.plan.addresses, _Readers(loader).read, loader.workers)
+
+
+class _Readers:
+    """Threads take a reader of their own for the time of a batch: open files are not used by two at once.
+
+    Readers are copied as they would be for another process, which datasets provide for. Without threads the one reader
+    serves.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._memory = loader.memory
+        # page-locked memory belongs to a device, which is chosen thread by thread
+        self._device = torch.cuda.current_device() if loader.memory is page_locked else None
+        self._idle: SimpleQueue[Windows] = SimpleQueue()
+        for _ in range(loader.workers):
+            self._idle.put(pickle.loads(pickle.dumps(loader.windows)))
+        if not loader.workers:
+            self._idle.put(loader.windows)
+
+    def read(self, addresses: Sequence[Address], unwanted: Unwanted) -> Batch:
+        """Read a batch in any thread."""
+        if self._device is not None:
+            torch.cuda.set_device(self._device)
+        windows = self._idle.get()
+        try:
+            return windows.batch(addresses, self._memory, unwanted)
+        finally:
+            self._idle.put(windows)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device, copied without waiting where memory is pinned."""
+    return attrs.evolve(
+        batch,
+        **{
+            name: getattr(batch, name).to(device, non_blocking=True)
+            for name in ("inputs", "targets", "mask", "dataset")
+        },
+    )
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Equal parts of a batch along its samples."""
+    names = ("inputs", "targets", "dataset", "seeds")
+    pieces = [getattr(batch, name).chunk(parts) for name in names]
+    return [attrs.evolve(batch, **dict(zip(names, piece, strict=True))) for piece in zip(*pieces, strict=True)]

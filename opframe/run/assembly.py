@@ -1,0 +1,243 @@
+"""Building everything an experiment names, from its data to its schedule. `building.py` builds one component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor, nn
+
+from opframe.config.settings import Experiment
+from opframe.config.structure import building
+from opframe.console import counted
+from opframe.mixture.fingerprints import Fingerprints
+from opframe.mixture.loading import Plan, Windows
+from opframe.mixture.normalization import Normalization
+from opframe.mixture.order import order_by_grid
+from opframe.mixture.overlap import Overlap, find_overlaps
+from opframe.mixture.resizing import check_resize
+from opframe.mixture.source import Source, channel_slots, open_dataset, open_source
+from opframe.mixture.statistics import Statistics
+from opframe.run.parameters import parameter_groups
+from opframe.weights.normalization import check_normalization, normalizations
+from opframe.weights.pretrained import read_pretrained
+from opframe.weights.transfer import Transfer, transfer
+from opframe_registry import Catalog, ConfigError, Dataset, Fields, LossFunction, Order, Progress, Split
+
+
+@frozen(kw_only=True)
+class Sources:
+    """The opened data: what to train on, and what to evaluate on."""
+
+    train: tuple[Source, ...]
+    test: tuple[Source, ...]
+    zero_shot: tuple[Source, ...]
+    fields: Fields
+
+
+def prepare_data(experiment: Experiment, progress: Progress) -> None:
+    """Let every dataset make what it needs in the cache, and compute what they are normalised by. Raises DataError."""
+    cache = Path(experiment.data.cache)
+    for component in (*experiment.datasets, *experiment.zero_shot):
+        building.prepare(component, cache, progress)
+    if experiment.data.normalization == "dataset":
+        train = _open(experiment, experiment.datasets, "train")
+        for statistics in _statistics(experiment, train, _open(experiment, experiment.zero_shot, "test")):
+            statistics.prepare(progress)
+
+
+def overlaps(experiment: Experiment, progress: Progress) -> list[Overlap]:
+    """What is evaluated of that which is trained on. Raises DataError."""
+    cache, datasets = Path(experiment.data.cache), experiment.datasets
+
+    def prints(components: Sequence[Dataset], split: Split) -> list[Fingerprints]:
+        opened = zip(components, _open(experiment, components, split), strict=True)
+        return [Fingerprints(component=each, split=split, source=source, cache=cache) for each, source in opened]
+
+    return find_overlaps(
+        prints(datasets, "train"), prints(datasets, "test"), prints(experiment.zero_shot, "test"), progress
+    )
+
+
+def unknown_statistics(experiment: Experiment) -> list[Statistics]:
+    """What the data are to be normalised by and the cache does not have; `prepare_data` computes it."""
+    if experiment.data.normalization == "none":
+        return []
+    train, zero_shot = _open(experiment, experiment.datasets, "train"), _open(experiment, experiment.zero_shot, "test")
+    return [statistics for statistics in _statistics(experiment, train, zero_shot) if not statistics.known]
+
+
+def open_sources(experiment: Experiment, normalised: bool = True) -> Sources:
+    """Open all datasets and agree on the fields; `normalised`, if the experiment says so. Raises OpframeError."""
+    data = experiment.data
+    train = _open(experiment, experiment.datasets, "train")
+    test = _open(experiment, experiment.datasets, "test")
+    zero_shot = _open(experiment, experiment.zero_shot, "test")
+    if normalised and data.normalization == "dataset":
+        known = [statistics.read() for statistics in _statistics(experiment, train, zero_shot)]
+        own, others = known[: len(train)], known[len(train) :]
+        train, test, zero_shot = _normalised(train, own), _normalised(test, own), _normalised(zero_shot, others)
+    fields = Fields(
+        channels=channel_slots(train, data.channels),
+        grid=data.grid,
+        history=data.history,
+        horizon=data.horizon,
+        datasets=tuple(source.title for source in train),
+    )
+    for source in (*train, *test, *zero_shot):
+        _check_fit(source, fields)
+        check_resize(source.title, source.metadata.grid, source.seen(fields).grid, data.resize)
+    return Sources(train=train, test=test, zero_shot=zero_shot, fields=fields)
+
+
+def _open(experiment: Experiment, components: Sequence[Dataset], split: Split) -> tuple[Source, ...]:
+    history, frames = experiment.data.history, experiment.objective.frames if split == "train" else 1
+    cache = Path(experiment.data.cache)
+    opened = (
+        open_source(component, open_dataset(component, split, cache), history, frames, split)
+        for component in components
+    )
+    return tuple(evolve(source, resize=experiment.data.resize) for source in opened)
+
+
+def _statistics(experiment: Experiment, train: Sequence[Source], zero_shot: Sequence[Source]) -> Iterator[Statistics]:
+    """What each dataset is normalised by, those that are trained on first.
+
+    Training and test data go by all frames of the training data. Data that are never trained on go by the frames of
+    history, which a model is given, of the trajectories that are evaluated: there is nothing else one may know of them.
+    """
+    cache, history = Path(experiment.data.cache), experiment.data.history
+    for component, source in zip(experiment.datasets, train, strict=True):
+        yield Statistics(component=component, source=source, frames=source.metadata.frames, cache=cache)
+    for component, source in zip(experiment.zero_shot, zero_shot, strict=True):
+        yield Statistics(component=component, source=source, frames=history, cache=cache)
+
+
+def _normalised(sources: Sequence[Source], known: Sequence[Normalization]) -> tuple[Source, ...]:
+    return tuple(evolve(source, normalization=each) for source, each in zip(sources, known, strict=True))
+
+
+def _check_fit(source: Source, fields: Fields) -> None:
+    metadata = source.metadata
+    if len(metadata.grid) != len(fields.grid):
+        raise ConfigError(
+            f"data.grid: {list(fields.grid)} has {counted(len(fields.grid), 'axis')}, but {source.title} is given on "
+            f"the grid {list(metadata.grid)}"
+        )
+    if len(metadata.channels) > len(fields.channels):
+        raise ConfigError(
+            f"{source.title} has the channels {', '.join(metadata.channels)}, but a model trained on this mixture "
+            f"has {len(fields.channels)}"
+        )
+
+
+def build_backbone(experiment: Experiment, fields: Fields) -> nn.Module:
+    """The network, with weights that depend on the seed alone."""
+    torch.manual_seed(experiment.run.seed)
+    return building.build_network(experiment.backbone, fields)
+
+
+@torch.no_grad()
+def check_grids(backbone: nn.Module, sources: Sources) -> None:
+    """Let the network predict once on every grid that is not its own, in evaluation mode.
+
+    Raises ConfigError naming the dataset whose grid it does not take.
+    """
+    fields = sources.fields
+    backbone.eval()
+    device = next(backbone.parameters()).device
+    every = (*sources.train, *sources.test, *sources.zero_shot)
+    for grid, title in {source.seen(fields).grid: source.title for source in reversed(every)}.items():
+        if grid == fields.grid:
+            continue
+        try:
+            backbone(torch.zeros(1, fields.history, len(fields.channels), *grid, device=device))
+        except (ConfigError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"data.resize = 'native': {title} is given on the grid {list(grid)}, on which the backbone cannot "
+                f"work ({error}); change the backbone's keys, or let the data be resized, as with data.resize = "
+                "'bilinear'"
+            ) from error
+
+
+def initialise(experiment: Experiment, backbone: nn.Module, sources: Sources, catalog: Catalog) -> Transfer | None:
+    """Load the trained weights that the experiment begins with, if any.
+
+    Raises OpframeError, also where they were trained on data normalised otherwise and nothing states that it is so.
+    """
+    init = experiment.init
+    if init is None:
+        return None
+    pretrained = read_pretrained(init.from_, catalog)
+    if init.normalization is None:
+        check_normalization(pretrained, experiment.data.normalization, normalizations(sources.train))
+    return transfer(experiment.backbone, backbone, sources.fields, pretrained, init.components)
+
+
+def build_loss(experiment: Experiment, fields: Fields) -> LossFunction:
+    """The objective's loss function."""
+    return building.build_loss(experiment.objective, fields)
+
+
+def build_order(experiment: Experiment, sources: Sequence[Source]) -> Order:
+    """The order of the training windows, in batches of one grid where nothing is resized."""
+    frames = experiment.data.history + experiment.objective.frames
+    populations = [source.population(frames) for source in sources]
+    if experiment.data.resize == "native":
+        build = partial(building.build_order, experiment.sampler)
+        return order_by_grid(build, populations, [source.metadata.grid for source in sources])
+    return building.build_order(experiment.sampler, populations)
+
+
+def build_optimizer(experiment: Experiment, backbone: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all weights that are trained; the others are frozen. Raises ConfigError."""
+    groups = parameter_groups(backbone, experiment.backbone.parts, experiment.parameters)
+    return building.build_optimizer(experiment.optimizer, groups)
+
+
+def optimizer_copies(experiment: Experiment) -> int:
+    """How many numbers the optimizer keeps for each parameter, found out with a small one."""
+    parameter = nn.Parameter(torch.zeros(8, 8))
+    parameter.grad = torch.zeros(8, 8)
+    optimizer = experiment.optimizer.build([{"params": [parameter]}])
+    optimizer.step()
+    return sum(
+        isinstance(kept, Tensor) and kept.shape == parameter.shape for kept in optimizer.state[parameter].values()
+    )
+
+
+def build_schedule(experiment: Experiment, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate schedule over the experiment's steps."""
+    return building.build_schedule(experiment.schedule, optimizer, experiment.trainer.steps)
+
+
+def training_windows(experiment: Experiment, sources: Sources) -> Windows:
+    """The windows that training reads."""
+    return Windows(sources=sources.train, fields=sources.fields, frames=experiment.objective.frames)
+
+
+def check_shares(experiment: Experiment, processes: int) -> None:
+    """Raises ConfigError when a batch cannot be shared equally."""
+    size, parts = experiment.data.batch_size, processes * experiment.trainer.accumulate
+    if size % parts:
+        raise ConfigError(
+            f"data.batch_size = {size} cannot be shared by {counted(processes, 'process')} x "
+            f"{experiment.trainer.accumulate} accumulated parts; {size // parts * parts + parts} could"
+        )
+
+
+def training_plan(experiment: Experiment, order: Order, rank: int, ranks: int, steps: range) -> Plan:
+    """What one process loads in the given steps. Raises ConfigError when the batch cannot be shared equally."""
+    check_shares(experiment, ranks)
+    return Plan(
+        order=order,
+        seed=experiment.run.seed,
+        batch_size=experiment.data.batch_size,
+        rank=rank,
+        ranks=ranks,
+        first=steps.start,
+        last=steps.stop,
+    )

@@ -1,0 +1,189 @@
+"""Checkpoints: the whole state in one dictionary, complete or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import asdict, frozen
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from opframe.files.atomic import write_atomically
+from opframe.run.distributed import Processes
+from opframe_registry import RunError
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+@frozen(kw_only=True)
+class Mark:
+    """What can be known of a checkpoint without loading it.
+
+    `error` is the mean roll-out L2RE on the test data, if evaluated.
+    """
+
+    step: int
+    processes: int
+    error: float | None = None
+
+
+class Checkpoints:
+    """The folder of checkpoints of a run: `step-00000500/` and so on, and `best.json`."""
+
+    def __init__(self, folder: Path, keep: int, processes: Processes) -> None:
+        self._folder, self._keep, self._processes = folder, keep, processes
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint."""
+        found = _complete(self._folder)
+        return found[-1] if found else None
+
+    def save(self, state: dict[str, Any], mark: Mark) -> None:
+        """Write a checkpoint under another name, then rename it; only then delete old ones.
+
+        Raises RunError when it cannot be written; earlier checkpoints are untouched.
+        """
+        final = self._folder / f"step-{mark.step:08d}"
+        partial = self._folder / f"{final.name}.partial"
+        if self._processes.leads:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._processes.wait()
+        try:
+            with _quiet():
+                save(state, checkpoint_id=partial, no_dist=self._processes.count == 1)
+            if self._processes.leads:
+                self._finish(partial, final, mark)
+        except (OSError, RuntimeError, CheckpointException) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise RunError(self._failure(final, error)) from error
+        self._processes.wait()
+
+    def _finish(self, partial: Path, final: Path, mark: Mark) -> None:
+        (partial / "mark.json").write_text(json.dumps(asdict(mark)), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        best = read_best(self._folder)
+        if mark.error is not None and (best is None or best.error is None or mark.error <= best.error):
+            write_atomically(self._folder / "best.json", json.dumps(asdict(mark)))
+        self._delete_old()
+
+    def _delete_old(self) -> None:
+        best = read_best(self._folder)
+        for path in _complete(self._folder)[: -self._keep]:
+            if best is None or path.name != f"step-{best.step:08d}":
+                shutil.rmtree(path)
+
+    def _failure(self, final: Path, error: BaseException) -> str:
+        causes = list(getattr(error, "failures", {}).values())
+        cause = causes[0][0] if causes else error
+        latest = self.latest()
+        safe = f"the last complete checkpoint, {latest}, is untouched" if latest else "there is no earlier checkpoint"
+        return f"{final}: cannot be written ({str(cause).splitlines()[0]}); {safe}"
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and (path / "mark.json").exists()
+    )
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint of a folder."""
+    found = _complete(folder)
+    return read_mark(found[-1]).step if found else None
+
+
+def steps_of(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints of a folder, ascending."""
+    return [read_mark(path).step for path in _complete(folder)]
+
+
+def read_mark(path: Path) -> Mark:
+    """The mark of a complete checkpoint."""
+    return Mark(**json.loads((path / "mark.json").read_text(encoding="utf-8")))
+
+
+def read_best(folder: Path) -> Mark | None:
+    """The mark of the checkpoint with the least error on the test data, if there is one and nobody has removed it."""
+    path = folder / "best.json"
+    if not path.exists():
+        return None
+    mark = Mark(**json.loads(path.read_text(encoding="utf-8")))
+    return mark if (folder / f"step-{mark.step:08d}").exists() else None
+
+
+def collect_state(
+    backbone: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    step: int,
+    rank: int,
+) -> dict[str, Any]:
+    """Everything that training depends on, named so that neither wrapping nor sharding changes a name."""
+    model, optimizer_state = get_state_dict(backbone, optimizer)
+    return {
+        "model": model,
+        "optimizer": optimizer_state,
+        "schedule": schedule.state_dict(),
+        "progress": {"step": step},
+        f"random_{rank}": _random_state(),
+    }
+
+
+def restore_state(
+    path: Path,
+    backbone: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    processes: Processes,
+) -> int:
+    """Load a checkpoint into live objects; returns its step. Raises RunError naming the checkpoint."""
+    state = collect_state(backbone, optimizer, schedule, 0, processes.rank)
+    known_random = read_mark(path).processes == processes.count
+    if not known_random:
+        state.pop(f"random_{processes.rank}")
+    try:
+        with _quiet():
+            load(state, checkpoint_id=path, no_dist=processes.count == 1)
+    except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
+        first = str(error).splitlines()[0]
+        raise RunError(f"{path}: cannot be loaded ({first}); remove it to continue from the one before") from error
+    set_state_dict(backbone, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    if known_random:
+        _set_random_state(state[f"random_{processes.rank}"])
+    return int(state["progress"]["step"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that one process saves as one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,151 @@
+"""The process group, and the few questions that are asked of it."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from attrs import frozen
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from opframe.run.memory import keep_freed_memory
+from opframe.signals import exit_code, left_alone
+from opframe_registry import RunError
+
+_TO_SAVE = 300  # seconds that processes have to end their step and save after a signal, before they are killed
+_DEATH_SIGNAL = 1  # prctl(2)
+
+
+@frozen(kw_only=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.count > 1:
+            dist.barrier()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.sum(torch.tensor([float(flag)])).item() > 0
+
+    def ask_any(self, flag: bool) -> Callable[[], bool]:
+        """Ask whether the flag is set in any process; the answer, which waits for the others, is to be called for."""
+        if self.count == 1:
+            return lambda: flag
+        flags = torch.tensor([float(flag)])
+        exchange = dist.all_reduce(flags, async_op=True)  # in main memory, so that no GPU is waited for
+
+        def answer() -> bool:
+            exchange.wait()
+            return flags.item() > 0
+
+        return answer
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        if self.count == 1:
+            return values
+        values = values.to(self.device)
+        dist.all_reduce(values)
+        return values
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of this process. Raises RunError when CUDA is asked for and not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RunError('trainer.device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def assumed(wanted: str) -> Processes:
+    """One process as it would train on this machine, which need not have the device that is wanted."""
+    device = choose_device(wanted if torch.cuda.is_available() else "cpu")
+    return Processes(rank=0, count=1, device=device)
+
+
+def launch(words: Sequence[str], processes: int) -> int:
+    """Run this command line in several processes, as torchrun would; returns the exit code of the first to fail.
+
+    A signal is passed on to them, and they end as one would.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    logging.disable(logging.ERROR)  # the processes speak for themselves
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        **_time_to_save(),
+    )
+    try:
+        with left_alone():
+            elastic_launch(config, sys.executable)("-m", "opframe", *words)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return exit_code(-code) if code < 0 else code
+    except SignalException as error:  # the processes have been told, and have ended
+        return exit_code(error.sigval)
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
+
+
+def _time_to_save() -> dict[str, Any]:
+    """Where torch lets one say so; before 2.8 it is always 30 seconds."""
+    known = {field.name for field in dataclasses.fields(LaunchConfig)}
+    return {"shutdown_timeout": _TO_SAVE} if "shutdown_timeout" in known else {}
+
+
+@contextmanager
+def joined(wanted: str) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Everything that holds the distributed model must be gone before this ends, or gloo may abort.
+    """
+    device = choose_device(wanted)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
+    if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+        yield Processes(rank=0, count=1, device=device)
+        return
+    _end_with_launcher()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank=dist.get_rank(), count=dist.get_world_size(), device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """Have the system send SIGTERM when the process that has started this one is gone, where it can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM.value)

@@ -1,0 +1,156 @@
+"""The run folder: whose it is, what is in it, and the facts that explain it later."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+
+from opframe.config.experiment import to_toml
+from opframe.config.settings import Experiment
+from opframe.console import counted
+from opframe.files.atomic import write_atomically
+from opframe.run.assembly import Sources
+from opframe.run.checkpoint import latest_step
+from opframe.weights.normalization import differing, normalizations
+from opframe.weights.pretrained import Header, Origin, header_toml, now, read_header
+from opframe_registry import Catalog, RunError
+
+_PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
+# What may change between the parts of one run, because it does not change the weights.
+_FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
+_FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep")}
+_FREE_TABLES = ("evaluation.", "zero_shot", "files")
+
+
+@frozen(kw_only=True)
+class RunFolder:
+    """A folder that holds, or is to hold, one run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def claim(self, experiment: Experiment, resume: bool, how: str) -> None:
+        """Check that the run may go on here, before anything is loaded or written.
+
+        `how` is the command that continues it. Raises RunError saying what was found.
+        """
+        if not (self.path / "config.toml").exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise RunError(f"{self.path} exists and is not a run of opframe; choose another run.folder")
+            return
+        step = latest_step(self.checkpoints)
+        if step is None:
+            return  # a run that never came to a checkpoint: nothing can be lost
+        differing = self._differences(experiment)
+        if differing:
+            lines = "".join(f"\n  {line}" for line in differing)
+            raise RunError(f"{self.path} holds another experiment; it differs in{lines}\nchoose another run.folder")
+        if not resume:
+            found = self._in_words(step, experiment.trainer.steps)
+            raise RunError(f"{self.path} holds {found}\ncontinue or evaluate it: {how}\nor choose another run.folder")
+
+    def _in_words(self, step: int, steps: int) -> str:
+        if step >= steps:
+            return f"a finished run ({counted(steps, 'step')}); its report is {self.path / 'report.md'}"
+        return f"a run that stopped at step {step} of {steps}"
+
+    def check_numbers(self, sources: Sources, catalog: Catalog) -> None:
+        """Raises RunError where data are normalised otherwise than those that the run has been trained on so far."""
+        if not (self.path / "model.toml").exists():
+            return
+        lines = differing(read_header(self.path, catalog).normalization, normalizations(sources.train))
+        if lines:
+            raise RunError(
+                f"{self.path} was trained on data that were normalised by another mean and deviation:{''.join(lines)}\n"
+                "continue it with the files of then, or choose another run.folder"
+            )
+
+    def describe(
+        self, experiment: Experiment, sources: Sources, catalog: Catalog, device: torch.device, processes: int
+    ) -> None:
+        """Write config.toml, environment.json, and model.toml: what the weights of this run are of."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        origin = Origin(source=str(self.path), date=now(), normalization=experiment.data.normalization)
+        normalization = normalizations(sources.train)
+        header = Header(backbone=experiment.backbone, fields=sources.fields, origin=origin, normalization=normalization)
+        write_atomically(self.path / "model.toml", header_toml(header))
+        write_atomically(self.path / "config.toml", to_toml(experiment))
+        write_atomically(self.path / "environment.json", json.dumps(environment(catalog, device, processes), indent=1))
+
+    def _stored(self) -> dict[str, Any]:
+        path = self.path / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise RunError(f"{path}: cannot be read ({error})") from error
+
+    def _differences(self, experiment: Experiment) -> list[str]:
+        old, new = _flat(self._stored()), _flat(tomllib.loads(to_toml(experiment)))
+        keys = [key for key in sorted({*old, *new}) if key not in _FREE and not key.startswith(_FREE_TABLES)]
+        return [
+            f"{key}: {old.get(key, 'not set')!r} there, {new.get(key, 'not set')!r} here"
+            for key in keys
+            if old.get(key) != new.get(key)
+        ]
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = [(f"{key}.{name}".lstrip("."), item) for name, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        items = [(f"{key}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {key: value}
+    return {name: leaf for prefix, item in items for name, leaf in _flat(item, prefix).items()}
+
+
+def environment(catalog: Catalog, device: torch.device, processes: int) -> dict[str, Any]:
+    """Versions, device and origin of this process."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})",
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "plugins": {f"{plugin.distribution}:{plugin.name}": plugin.error or "ok" for plugin in catalog.plugins},
+        "git_commit": _git_commit(),
+    }
+
+
+def _processor() -> str:
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    """The commit of the working directory, with a mark when files differ from it."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("-modified" if status.stdout.strip() else "")

@@ -1,0 +1,200 @@
+"""`opframe data check`: every trajectory looked at, in several processes, and what is wrong with them together."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from math import prod
+
+import numpy as np
+from attrs import define, field, frozen
+
+from opframe.console import Bar
+from opframe.mixture.moments import Moments
+from opframe.tools.health import Health, examine
+from opframe.tools.selection import Part
+from opframe_registry import Split, Trajectories
+
+_FAR = 10.0  # how many times the usual deviation from the mean is worth a remark
+_WORTH = 10**9  # bytes; checking them takes longer than starting a process
+_AHEAD = 4  # trajectories handed to each process in advance
+
+
+@frozen(kw_only=True)
+class Finding:
+    """Something that a person should know. `bad` is what no training should read; the rest may be as it should be."""
+
+    bad: bool
+    title: str
+    split: Split
+    trajectory: int
+    what: str
+
+
+@define(kw_only=True)
+class Audit:
+    """What is known of one split of a dataset.
+
+    `moments` (T, C) are over all trajectories without fault, `leaked` training trajectories that are also tested on.
+    """
+
+    part: Part
+    findings: list[Finding] = field(factory=list)
+    looked_at: int = 0
+    moments: Moments | None = None
+    frames: int = 0
+    digests: list[tuple[int, bytes | None, bytes]] = field(factory=list)
+    farthest: list[tuple[int, float]] = field(factory=list)
+    leaked: set[int] = field(factory=set)
+
+    @property
+    def bad(self) -> list[int]:
+        """Numbers of the trajectories that no training should read."""
+        return sorted({finding.trajectory for finding in self.findings if finding.bad})
+
+    def add(self, health: Health) -> None:
+        """Take note of one trajectory."""
+        self.looked_at += 1
+        for bad, what in _alone(health, self.frames):
+            self.find(bad, health.number, what)
+        if not health.fault:
+            self.digests.append((health.number, health.first, health.whole))
+        if health.moments is not None:
+            self.moments = health.moments if self.moments is None else self.moments + health.moments
+            self.farthest.append((health.number, _range(health.moments)))
+
+    def find(self, bad: bool, trajectory: int, what: str) -> None:
+        """Take note of something."""
+        part = self.part
+        self.findings.append(Finding(bad=bad, title=part.title, split=part.split, trajectory=trajectory, what=what))
+
+
+def _alone(health: Health, frames: int) -> Iterator[tuple[bool, str]]:
+    """What a trajectory shows by itself: whether it is bad, and what it is."""
+    if health.fault:
+        yield True, health.fault
+    if health.place:
+        place = health.place
+        yield (
+            True,
+            f"{health.not_finite} {'value is' if health.not_finite == 1 else 'values are'} not finite; the first is "
+            f"{place.value} in frame {place.frame}, channel '{place.channel}', point {place.point}",
+        )
+    if frames > 1 and health.stuck == frames - 1:
+        yield True, f"all {frames} frames are the same"
+    elif health.stuck:
+        yield False, f"{health.stuck} of {frames} frames repeat the one before"
+    if health.blank:
+        yield health.blank == frames, f"{health.blank} of {frames} frames are constant in space"
+
+
+def _range(found: Moments) -> float:
+    """The largest distance between a trajectory's values, in any channel."""
+    return float((found.high.max(axis=0) - found.low.min(axis=0)).max())
+
+
+def audit(parts: Sequence[Part], jobs: int, bar: Bar) -> list[Audit]:
+    """Look at all trajectories of all parts, with `jobs` processes; 1 looks at them in this one."""
+    audits = [Audit(part=part, frames=_frames(part)) for part in parts]
+    tasks = [
+        (index, number)
+        for index, part in enumerate(parts)
+        for number in range(part.trajectories.metadata.trajectories)
+        if number not in part.excluded
+    ]
+    for done, (index, health) in enumerate(_examined(parts, tasks, jobs), start=1):
+        audits[index].add(health)
+        bar.show(done, parts[index].title)
+    for found in audits:
+        _look_for_outliers(found)
+    _look_for_copies(audits)
+    for found in audits:
+        found.findings.sort(key=lambda finding: (not finding.bad, finding.trajectory))
+    return audits
+
+
+def worthwhile_jobs(parts: Sequence[Part], cores: int) -> int:
+    """How many processes are worth their start: one for each gigabyte, at most one for each core."""
+    size = 0
+    for part in parts:
+        metadata = part.trajectories.metadata
+        size += 4 * metadata.trajectories * metadata.frames * len(metadata.channels) * prod(metadata.grid)
+    return min(cores, 1 + size // _WORTH)
+
+
+def _frames(part: Part) -> int:
+    return len(range(0, part.trajectories.metadata.frames, part.component.stride))
+
+
+def _examined(parts: Sequence[Part], tasks: Sequence[tuple[int, int]], jobs: int) -> Iterator[tuple[int, Health]]:
+    """Each task's part and result, in the order of completion.
+
+    Processes, not threads: HDF5 decompresses under one lock. They are spawned, as open HDF5 files do not survive a
+    fork, and get a few tasks in advance, so that memory does not grow with their number.
+    """
+    sources = [(part.trajectories, part.component.stride) for part in parts]
+    if jobs == 1:
+        for index, number in tasks:
+            trajectories, stride = sources[index]
+            yield index, examine(trajectories, number, stride)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=(sources,)) as pool:
+        waiting: dict[Future[Health], int] = {}
+        left = iter(tasks)
+        try:
+            while True:
+                for index, number in islice(left, _AHEAD * jobs - len(waiting)):
+                    waiting[pool.submit(_examine, index, number)] = index
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_SOURCES: list[tuple[Trajectories, int]] = []  # of a worker process, so that files stay open between its tasks
+
+
+def _begin(sources: Sequence[tuple[Trajectories, int]]) -> None:
+    _SOURCES[:] = sources
+
+
+def _examine(index: int, number: int) -> Health:
+    trajectories, stride = _SOURCES[index]
+    return examine(trajectories, number, stride)
+
+
+def _look_for_outliers(found: Audit) -> None:
+    usual = float(np.median([distance for _, distance in found.farthest])) if found.farthest else 0.0
+    for number, distance in found.farthest:
+        if usual > 0 and distance > _FAR * usual:
+            found.find(False, number, f"values span {distance:.4g}, {distance / usual:.0f} times the median trajectory")
+
+
+def _look_for_copies(audits: Sequence[Audit]) -> None:
+    """Trajectories that are there twice. A test trajectory that was trained on is bad."""
+    wholes: dict[bytes, tuple[Audit, int]] = {}
+    firsts: dict[bytes, tuple[Audit, int]] = {}
+    training_first = sorted(audits, key=lambda found: found.part.split == "test")
+    for found in training_first:
+        for number, first, whole in found.digests:
+            if whole in wholes:
+                _copy(found, number, *wholes[whole], "the same as")
+            elif first is not None and first in firsts:
+                _copy(found, number, *firsts[first], "begins with the same frame as", serious=False)
+            wholes.setdefault(whole, (found, number))
+            if first is not None:
+                firsts.setdefault(first, (found, number))
+
+
+def _copy(found: Audit, number: int, other: Audit, original: int, how: str, serious: bool = True) -> None:
+    leak = found.part.split == "test" and other.part.split == "train"
+    where = f"trajectory {original} of {other.part.title} ({other.part.split})"
+    words = f"{how} {where}" + (": test data that are trained on" if leak and serious else "")
+    found.find(leak and serious, number, words)
+    if leak and serious:
+        other.leaked.add(original)

@@ -1,0 +1,87 @@
+"""What datasets are, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+from opframe.tools.selection import Part
+from opframe_registry import Metadata
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def facts(part: Part, frames: int | None) -> dict[str, str]:
+    """What one split's metadata says, as rows. `frames` is the length of a training window, where it is known."""
+    metadata = part.source.metadata
+    rows = {
+        "channels": ", ".join(_channels(metadata)),
+        "predicted": _predicted(metadata),
+        "grid": _grid(metadata),
+        "boundary": metadata.boundary,
+        "time step": "unknown" if metadata.time_step is None else f"{metadata.time_step:g}",
+        **{f"parameter {name}": _parameter(values) for name, values in sorted(metadata.parameters.items())},
+        "source": metadata.source,
+        "licence": metadata.license,
+        "left out": ", ".join(map(str, part.excluded)),
+        "rule": metadata.split,
+        "data": _amount(metadata, frames),
+    }
+    return {name: words for name, words in rows.items() if words}
+
+
+def _channels(metadata: Metadata) -> list[str]:
+    units = metadata.units or ("",) * len(metadata.channels)
+    return [f"{name} [{unit}]" if unit else name for name, unit in zip(metadata.channels, units, strict=True)]
+
+
+def _predicted(metadata: Metadata) -> str:
+    given = [name for name in metadata.channels if name not in metadata.predicted]
+    return f"{', '.join(metadata.predicted)} (input only: {', '.join(given)})" if given else "all channels"
+
+
+def _grid(metadata: Metadata) -> str:
+    grid = " x ".join(map(str, metadata.grid))
+    return f"{grid}, spacing {' x '.join(f'{step:.4g}' for step in metadata.spacing)}" if metadata.spacing else grid
+
+
+def _parameter(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}, {len(set(values))} values"
+
+
+def _amount(metadata: Metadata, frames: int | None) -> str:
+    count, length = metadata.trajectories, metadata.frames
+    words = [f"{count} {'trajectory' if count == 1 else 'trajectories'} of {length} frames"]
+    if frames is not None:
+        words.append(f"{count * max(length - frames + 1, 0)} windows of {frames}")
+    words.append(f"{size(4 * count * length * len(metadata.channels) * prod(metadata.grid))} as float32")
+    return ", ".join(words)
+
+
+def size(count: float) -> str:
+    """A number of bytes in words."""
+    for unit in _UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} {_UNITS[-1]}"
+
+
+def together(splits: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """The rows of several splits: what they agree on once, what they do not with the name of the split."""
+    names = dict.fromkeys(name for rows in splits.values() for name in rows)
+    table: list[tuple[str, str]] = []
+    for name in names:
+        words = {split: rows[name] for split, rows in splits.items() if name in rows}
+        if len(set(words.values())) == 1 and len(words) == len(splits) and name not in ("data", "rule"):
+            table.append((name, next(iter(words.values()))))
+        else:
+            table += [(split if name == "data" else f"{name} ({split})", words) for split, words in words.items()]
+    return table
+
+
+def absolute(url: str) -> str:
+    """A path as it can be written into a config anywhere."""
+    return url if "://" in url else str(Path(url).expanduser().resolve())

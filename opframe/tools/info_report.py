@@ -1,0 +1,104 @@
+"""What `opframe data info` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from opframe.readers.contents import Shapes, gather, in_words
+from opframe.tools.info import absolute, facts, together
+from opframe.tools.recognition import Reading, recognise
+from opframe.tools.selection import Selection, open_part
+from opframe_registry import Catalog, DataError, Dataset, Split
+
+_READINGS = 4  # shown where it is not clear which one is right
+
+
+def show(component: Dataset, splits: Sequence[Split], selection: Selection, console: Console) -> bool:
+    """Print what a dataset is; False if it cannot be opened."""
+    only_evaluated = "" if "train" in splits else ", only evaluated"
+    console.print(f"[bold]{escape(component.title)}[/bold] ({component.name}{only_evaluated})", highlight=False)
+    rows, problems = {}, []
+    for split in splits:
+        try:
+            rows[str(split)] = facts(open_part(component, split, selection), selection.frames)
+        except DataError as error:
+            problems.append(f"{split}: {error}")
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in together(rows):
+        table.add_row(f"  [dim]{escape(name)}[/dim]", escape(words))
+    console.print(table, highlight=False)
+    for problem in problems:
+        console.print(f"  [red]cannot be opened[/red]: {escape(problem)}", highlight=False, soft_wrap=True)
+    console.print()
+    return not problems
+
+
+def show_path(where: str, catalog: Catalog, console: Console) -> bool:
+    """Print how what lies at a path or URL is read; False if nothing reads it. Raises DataError."""
+    url = absolute(where)
+    contents = gather(url)
+    found = recognise(url, contents, catalog)
+    readings = [reading for reading in found if reading.metadata is not None]
+    if not readings:
+        _show_unreadable(contents, found, console)
+    elif readings[0].sure or len(readings) == 1:
+        for reading in readings:
+            _say(console, f"this looks like [bold]{escape(reading.layout)}[/bold]")
+            _say(console, f"it is read as {reading.words}, with")
+            _show_reading(reading, console)
+    else:
+        _show_choice(contents, readings, console)
+    return bool(readings)
+
+
+def _show_unreadable(contents: Shapes, found: Sequence[Reading], console: Console) -> None:
+    _show_contents("no installed component reads this; what is there:", contents, console)
+    for problem in dict.fromkeys(f"{reading.component.name}: {reading.problem}" for reading in found):
+        _say(console, f"  [red]cannot be opened[/red] as {escape(problem)}")
+
+
+def _show_contents(heading: str, contents: Shapes, console: Console) -> None:
+    for line in (heading, *(f"  {line}" for line in in_words(contents) or ["no arrays"])):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_choice(contents: Shapes, readings: Sequence[Reading], console: Console) -> None:
+    """What fits is listed, with the keys that say so, and a person is asked."""
+    _show_contents("what is there:", contents, console)
+    shown = readings[:_READINGS]
+    _say(console, "nothing in it says what the axes of the array mean. It can be read as, likeliest first:\n")
+    keys = [reading.own(shown) for reading in shown]
+    for number, (reading, words) in enumerate(zip(shown, keys, strict=True), start=1):
+        line = f"  {number}. {words:{max(map(len, keys))}}  {reading.words}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(readings) > len(shown):
+        _say(console, f"  and in {len(readings) - len(shown)} less likely ways")
+    _say(console, "\nWhich is right? Axes are n trajectory, t time, c channel, x y z space. As the first:")
+    _show_reading(shown[0], console)
+
+
+def _show_reading(reading: Reading, console: Console) -> None:
+    show_toml(reading.snippet, console)
+    both: list[Split] = ["train", "test"]
+    alone = reading.trajectories == 1
+    show(reading.component, both[1:] if alone else both, Selection(datasets=(reading.component,)), console)
+    if alone:
+        _say(console, "a single trajectory is not enough to train on; more files are read with * in the url")
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(words, highlight=False, soft_wrap=True)
+
+
+def show_toml(snippet: str, console: Console) -> None:
+    """Print tables to be copied into a config."""
+    console.print()
+    for line in snippet.splitlines():
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print()

@@ -1,0 +1,159 @@
+"""Ctrl-C and SIGTERM end a run in whatever phase it is: at once, in words, with nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+SLOW = Path(__file__).parent / "slow_phase"
+PATIENCE = 8.0  # seconds to end: one that the program takes, and what a busy machine takes to do anything
+
+
+@frozen(kw_only=True)
+class Phase:
+    """A function that takes long after some calls, what it does then, and how much is saved when it is interrupted."""
+
+    slow: str
+    how: str = "asleep"
+    after: int = 0
+    options: tuple[str, ...] = ()
+    step: int | None = None
+
+
+PHASES = {
+    "preparing": Phase(slow="opframe.run.assembly:prepare_data"),
+    "opening": Phase(slow="opframe.run.assembly:open_sources", how="in_a_library"),
+    "opening a file in a library that makes another error of it": Phase(
+        slow="opframe.mixture.source:open_source", how="mistaking"
+    ),
+    "building the network": Phase(slow="opframe.run.assembly:build_backbone", how="swallowing"),
+    "planning": Phase(slow="opframe_sampling.order:BalancedOrder.__call__", step=0),
+    "reading the first batch": Phase(slow="opframe.mixture.source:Source.read", step=0),
+    "reading a batch": Phase(slow="opframe.mixture.source:Source.read", after=9, step=2),
+    "evaluating in training": Phase(
+        slow="opframe.evaluation.protocol:Evaluator.read", options=("trainer.evaluate_every=3",), step=3
+    ),
+    "evaluating at the end": Phase(slow="opframe.evaluation.protocol:Evaluator.read", how="in_a_library"),
+    "reporting": Phase(slow="opframe.evaluation.report:verdict"),
+}
+
+
+def start(experiment: Path, phase: Phase, *words: str) -> subprocess.Popen[str]:
+    """A run whose phase takes a minute."""
+    settings = [word for option in phase.options for word in ("--set", option)]
+    slow = {
+        "SLOW": phase.slow,
+        "HOW": phase.how,
+        "AFTER": str(phase.after),
+        "REACHED": str(experiment.parent / "reached"),
+        "PYTHONPATH": str(SLOW),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "opframe", "run", str(experiment), *settings, *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **slow}
+    )
+
+
+def wait_until_reached(experiment: Path, process: subprocess.Popen[str], ranks: int = 1) -> None:
+    deadline = time.monotonic() + 120
+    while not all((experiment.parent / f"reached.{rank}").exists() for rank in range(ranks)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+
+
+def steps_saved(experiment: Path) -> list[str]:
+    folder = experiment.parent / "run" / "checkpoints"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_signal_ends_a_run_in_every_phase(experiment: Path, name: str) -> None:
+    phase, number = PHASES[name], (signal.SIGINT, signal.SIGTERM)[list(PHASES).index(name) % 2]
+    process = start(experiment, phase)
+    wait_until_reached(experiment, process)
+    process.send_signal(number)
+    sent = time.monotonic()
+    output, errors = process.communicate(timeout=60)
+    assert time.monotonic() - sent < PATIENCE
+    assert process.returncode == 128 + number, errors
+    if phase.step is None:
+        assert errors == f"interrupted by {number.name}\n"
+    else:
+        assert errors == ""
+        where = f"at step {phase.step}, saved" if phase.step else "before the first step"
+        assert f"stopped {where}; continue with: opframe run" in output.replace("\n", "")
+        assert steps_saved(experiment) == ([f"step-{phase.step:08d}"] if phase.step else [])
+    assert list(experiment.parent.rglob("*.partial*")) == []
+
+
+def test_a_step_is_finished_and_saved_but_a_second_signal_ends_the_run_at_once(experiment: Path) -> None:
+    phase = Phase(slow="opframe.run.trainer:Trainer.train_step", how="in_a_library", after=5)
+    process = start(experiment, phase)
+    wait_until_reached(experiment, process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # by whoever passes it on
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert errors == "interrupted by SIGINT\n"
+    assert steps_saved(experiment) == ["step-00000004"]
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{number}").exists() for number in processes):
+        assert time.monotonic() < deadline, "orphans are left"
+        time.sleep(0.05)
+
+
+PARALLEL = {
+    "building the network": Phase(slow="opframe.run.assembly:check_grids"),
+    "training": Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=4, step=5),
+    "evaluating in training": Phase(
+        slow="opframe.evaluation.protocol:Evaluator.read", how="briefly", options=("trainer.evaluate_every=3",), step=3
+    ),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
+@pytest.mark.parametrize("name", PARALLEL)
+def test_a_signal_ends_all_processes_of_a_run(experiment: Path, name: str) -> None:
+    phase, number = PARALLEL[name], (signal.SIGINT, signal.SIGTERM)[list(PARALLEL).index(name) % 2]
+    process = start(experiment, phase, "--nproc", "2")
+    wait_until_reached(experiment, process, ranks=2)
+    ranks = children(process)
+    assert len(ranks) == 2
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert errors == ("" if phase.step else f"interrupted by {number.name}\n")
+    assert (f"stopped at step {phase.step}, saved" in output) == bool(phase.step)
+    assert steps_saved(experiment)[-1:] == ([f"step-{phase.step:08d}"] if phase.step else [])
+    wait_until_gone(ranks)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process that its parent is gone")
+def test_processes_save_and_end_when_their_launcher_is_killed(experiment: Path) -> None:
+    process = start(experiment, PARALLEL["training"], "--nproc", "2")
+    wait_until_reached(experiment, process, ranks=2)
+    ranks = children(process)
+    process.kill()
+    process.communicate()
+    wait_until_gone(ranks)
+    assert steps_saved(experiment)[-1] == "step-00000005"
