@@ -18,8 +18,8 @@ from opframe.config.building import build_loss, build_network, build_optimizer, 
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
 from opframe.evaluation.protocol import Evaluator, model_forecast
+from opframe.processes import Processes
 from opframe.run.checkpoint import Checkpoints
-from opframe.run.distributed import Processes
 from opframe.run.trainer import Trainer, wrap
 from opframe_autoregressive import PUBLISHED_NOISE, RelativeL2
 from opframe_optimizers import Adam, Constant

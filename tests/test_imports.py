@@ -22,7 +22,7 @@ FLOORS = (
     ("readers",),
     ("files",),
     ("config",),
-    ("layers", "console"),
+    ("layers", "console", "tables", "signals", "processes"),
 )
 """The rooms of the engine, the highest floor first. No room imports from its own floor or from one above."""
 BESIDE = {"__main__"}

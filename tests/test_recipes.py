@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from opframe.config.experiment import load_experiment
 from opframe.run.assembly import Sources, build_backbone, build_optimizer, initialise
+from opframe.run.experiment import load_experiment
 from opframe.tools.selection import load_selection
 from opframe.weights.pretrained import Header, Origin, write_folder
 from opframe_registry import Catalog, Fields

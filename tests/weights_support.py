@@ -11,8 +11,9 @@ import torch
 from attrs import frozen
 
 from opframe.cli.main import main
-from opframe.run.checkpoint import Checkpoints, Mark, collect_state
+from opframe.run.checkpoint import Checkpoints, collect_state
 from opframe.run.distributed import joined
+from opframe.weights.checkpoints import CheckpointRecord
 from opframe.weights.pretrained import Header, Origin, Pretrained, header_toml
 from opframe_pot import DPOT
 from opframe_registry import Fields
@@ -42,7 +43,7 @@ def write_run(path: Path, errors: Mapping[int, float | None]) -> Path:
             optimizer = torch.optim.Adam(network.parameters())
             schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
             state = collect_state(network, optimizer, schedule, step, 0)
-            checkpoints.save(state, Mark(step=step, processes=1, error=error))
+            checkpoints.save(state, CheckpointRecord(step=step, processes=1, error=error))
     return path
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from opframe.bench.loading import measure
 from opframe.bench.timing import Call, Spread, in_turns, spread
 from opframe.bench.work import Work, count_work
+from opframe.config import building
 from opframe.config.settings import Experiment
-from opframe.config.structure import building
 from opframe.console import Bar
 from opframe.evaluation.protocol import Evaluator, Forecast, model_forecast
 from opframe.mixture.loading import batches, make_loader, to_device
+from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.checkpoint import Checkpoints
-from opframe.run.distributed import Processes
 from opframe.run.parameters import training_mode
 from opframe.run.trainer import Trainer, wrap
 from opframe_registry import Batch, Dataset

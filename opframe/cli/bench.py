@@ -46,8 +46,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     from opframe.bench.machine import ceilings, description
     from opframe.bench.report import Findings
     from opframe.bench.steps import measure_rows
-    from opframe.config.experiment import load_experiment
     from opframe.run.distributed import joined
+    from opframe.run.experiment import load_experiment
     from opframe.run.job import prepare
 
     experiment = load_experiment(arguments.config, catalog, arguments.overrides)

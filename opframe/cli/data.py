@@ -149,8 +149,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     import attrs
 
     from opframe.bench.loading import measure, rate_tables
-    from opframe.config.experiment import load_experiment
     from opframe.console import Bar
+    from opframe.run.experiment import load_experiment
     from opframe.tools.selection import prepare
 
     console, progress = Console(), Console(stderr=True)

@@ -186,7 +186,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace, catalog: Catalog) -> Experiment:
-    from opframe.config.experiment import load_experiment
+    from opframe.run.experiment import load_experiment
 
     return load_experiment(arguments.config, catalog, arguments.overrides)
 

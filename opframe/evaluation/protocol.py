@@ -14,7 +14,7 @@ from opframe.console import counted
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
 from opframe.layers.derived import constant_weights
 from opframe.mixture.source import Source, evaluation_mask, read_frames
-from opframe.run.distributed import Processes
+from opframe.processes import Processes
 from opframe.signals import Interrupted
 from opframe_registry import Fields, Prediction
 

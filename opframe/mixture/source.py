@@ -13,8 +13,8 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opframe.config import building
 from opframe.config.settings import Resize
-from opframe.config.structure import building
 from opframe.console import counted
 from opframe.files.refusal import once_more
 from opframe.mixture.normalization import Normalization

@@ -10,8 +10,8 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from opframe.config import building
 from opframe.config.settings import Experiment
-from opframe.config.structure import building
 from opframe.console import counted
 from opframe.mixture.fingerprints import Fingerprints
 from opframe.mixture.loading import Plan, Windows
@@ -202,7 +202,7 @@ def optimizer_copies(experiment: Experiment) -> int:
     """How many numbers the optimizer keeps for each parameter, found out with a small one."""
     parameter = nn.Parameter(torch.zeros(8, 8))
     parameter.grad = torch.zeros(8, 8)
-    optimizer = experiment.optimizer.build([{"params": [parameter]}])
+    optimizer = building.build_optimizer(experiment.optimizer, [{"params": [parameter]}])
     optimizer.step()
     return sum(
         isinstance(kept, Tensor) and kept.shape == parameter.shape for kept in optimizer.state[parameter].values()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict, frozen
+from attrs import asdict
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -21,22 +20,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.files.atomic import write_atomically
-from opframe.run.distributed import Processes
+from opframe.processes import Processes
+from opframe.weights.checkpoints import CheckpointRecord, complete_checkpoints, read_best, read_record
 from opframe_registry import RunError
-
-_NAME = re.compile(r"step-(\d+)")
-
-
-@frozen(kw_only=True)
-class Mark:
-    """What can be known of a checkpoint without loading it.
-
-    `error` is the mean roll-out L2RE on the test data, if evaluated.
-    """
-
-    step: int
-    processes: int
-    error: float | None = None
 
 
 class Checkpoints:
@@ -47,15 +33,15 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = _complete(self._folder)
+        found = complete_checkpoints(self._folder)
         return found[-1] if found else None
 
-    def save(self, state: dict[str, Any], mark: Mark) -> None:
+    def save(self, state: dict[str, Any], record: CheckpointRecord) -> None:
         """Write a checkpoint under another name, then rename it; only then delete old ones.
 
         Raises RunError when it cannot be written; earlier checkpoints are untouched.
         """
-        final = self._folder / f"step-{mark.step:08d}"
+        final = self._folder / f"step-{record.step:08d}"
         partial = self._folder / f"{final.name}.partial"
         if self._processes.leads:
             shutil.rmtree(partial, ignore_errors=True)
@@ -65,24 +51,24 @@ class Checkpoints:
             with _quiet():
                 save(state, checkpoint_id=partial, no_dist=self._processes.count == 1)
             if self._processes.leads:
-                self._finish(partial, final, mark)
+                self._finish(partial, final, record)
         except (OSError, RuntimeError, CheckpointException) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise RunError(self._failure(final, error)) from error
         self._processes.wait()
 
-    def _finish(self, partial: Path, final: Path, mark: Mark) -> None:
-        (partial / "mark.json").write_text(json.dumps(asdict(mark)), encoding="utf-8")
+    def _finish(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
+        (partial / "mark.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
         best = read_best(self._folder)
-        if mark.error is not None and (best is None or best.error is None or mark.error <= best.error):
-            write_atomically(self._folder / "best.json", json.dumps(asdict(mark)))
+        if record.error is not None and (best is None or best.error is None or record.error <= best.error):
+            write_atomically(self._folder / "best.json", json.dumps(asdict(record)))
         self._delete_old()
 
     def _delete_old(self) -> None:
         best = read_best(self._folder)
-        for path in _complete(self._folder)[: -self._keep]:
+        for path in complete_checkpoints(self._folder)[: -self._keep]:
             if best is None or path.name != f"step-{best.step:08d}":
                 shutil.rmtree(path)
 
@@ -92,37 +78,6 @@ class Checkpoints:
         latest = self.latest()
         safe = f"the last complete checkpoint, {latest}, is untouched" if latest else "there is no earlier checkpoint"
         return f"{final}: cannot be written ({str(cause).splitlines()[0]}); {safe}"
-
-
-def _complete(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and (path / "mark.json").exists()
-    )
-
-
-def latest_step(folder: Path) -> int | None:
-    """The step of the newest complete checkpoint of a folder."""
-    found = _complete(folder)
-    return read_mark(found[-1]).step if found else None
-
-
-def steps_of(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints of a folder, ascending."""
-    return [read_mark(path).step for path in _complete(folder)]
-
-
-def read_mark(path: Path) -> Mark:
-    """The mark of a complete checkpoint."""
-    return Mark(**json.loads((path / "mark.json").read_text(encoding="utf-8")))
-
-
-def read_best(folder: Path) -> Mark | None:
-    """The mark of the checkpoint with the least error on the test data, if there is one and nobody has removed it."""
-    path = folder / "best.json"
-    if not path.exists():
-        return None
-    mark = Mark(**json.loads(path.read_text(encoding="utf-8")))
-    return mark if (folder / f"step-{mark.step:08d}").exists() else None
 
 
 def collect_state(
@@ -152,7 +107,7 @@ def restore_state(
 ) -> int:
     """Load a checkpoint into live objects; returns its step. Raises RunError naming the checkpoint."""
     state = collect_state(backbone, optimizer, schedule, 0, processes.rank)
-    known_random = read_mark(path).processes == processes.count
+    known_random = read_record(path).processes == processes.count
     if not known_random:
         state.pop(f"random_{processes.rank}")
     try:

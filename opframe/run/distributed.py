@@ -1,4 +1,4 @@
-"""The process group, and the few questions that are asked of it."""
+"""Starting processes, and joining those that train together."""
 
 from __future__ import annotations
 
@@ -9,67 +9,23 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from attrs import frozen
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from opframe.processes import Processes
 from opframe.run.memory import keep_freed_memory
 from opframe.signals import exit_code, left_alone
 from opframe_registry import RunError
 
 _TO_SAVE = 300  # seconds that processes have to end their step and save after a signal, before they are killed
 _DEATH_SIGNAL = 1  # prctl(2)
-
-
-@frozen(kw_only=True)
-class Processes:
-    """This process among those that train together."""
-
-    rank: int
-    count: int
-    device: torch.device
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes and prints."""
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Wait for all processes."""
-        if self.count > 1:
-            dist.barrier()
-
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return self.sum(torch.tensor([float(flag)])).item() > 0
-
-    def ask_any(self, flag: bool) -> Callable[[], bool]:
-        """Ask whether the flag is set in any process; the answer, which waits for the others, is to be called for."""
-        if self.count == 1:
-            return lambda: flag
-        flags = torch.tensor([float(flag)])
-        exchange = dist.all_reduce(flags, async_op=True)  # in main memory, so that no GPU is waited for
-
-        def answer() -> bool:
-            exchange.wait()
-            return flags.item() > 0
-
-        return answer
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
-        if self.count == 1:
-            return values
-        values = values.to(self.device)
-        dist.all_reduce(values)
-        return values
 
 
 def choose_device(wanted: str) -> torch.device:

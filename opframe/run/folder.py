@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from attrs import frozen
 
-from opframe.config.experiment import to_toml
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.atomic import write_atomically
 from opframe.run.assembly import Sources
-from opframe.run.checkpoint import latest_step
+from opframe.run.experiment import to_toml
+from opframe.weights.checkpoints import latest_step
 from opframe.weights.normalization import differing, normalizations
 from opframe.weights.pretrained import Header, Origin, header_toml, now, read_header
 from opframe_registry import Catalog, RunError

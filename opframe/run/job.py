@@ -23,13 +23,15 @@ from opframe.mixture.extremes import extreme_window
 from opframe.mixture.loading import batches, make_loader
 from opframe.mixture.overlap import Overlap, advice
 from opframe.mixture.source import left_out
+from opframe.processes import Processes
 from opframe.run import assembly
-from opframe.run.checkpoint import Checkpoints, latest_step, read_mark, restore_state
-from opframe.run.distributed import Processes, joined
+from opframe.run.checkpoint import Checkpoints, restore_state
+from opframe.run.distributed import joined
 from opframe.run.folder import RunFolder
 from opframe.run.journal import Journal
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.trainer import Outcome, Trainer, wrap
+from opframe.weights.checkpoints import latest_step, read_record
 from opframe.weights.transfer import begun_with
 from opframe_registry import Catalog, ConfigError
 
@@ -220,13 +222,13 @@ def _train(
 
 
 def _say_what_continues(latest: Path, processes: Processes, console: Console) -> None:
-    mark = read_mark(latest)
+    record = read_record(latest)
     if not processes.leads:
         return
     console.print(f"continuing from {latest}", highlight=False)
-    if mark.processes != processes.count:
+    if record.processes != processes.count:
         console.print(
-            f"it was written by {counted(mark.processes, 'process')} and continues on {processes.count}: the data "
+            f"it was written by {counted(record.processes, 'process')} and continues on {processes.count}: the data "
             "and the noise are the same, sums are rounded differently, and the state of dropout is not restored",
             highlight=False,
         )

@@ -13,8 +13,8 @@ from attrs import evolve
 from opframe.config.settings import Experiment
 from opframe.files.limits import free_memory, most_threads
 from opframe.mixture.source import Source
+from opframe.processes import Processes
 from opframe.run.assembly import Sources, open_sources
-from opframe.run.distributed import Processes
 from opframe.run.memory_estimate import NUMBER, Machine, Network, RollOut, Step, count_network, this_machine
 from opframe_registry import ConfigError, OpframeError, RunError
 

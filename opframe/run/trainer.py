@@ -17,11 +17,12 @@ from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
 from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.loading import split_batch, to_device
-from opframe.run.checkpoint import Checkpoints, Mark, collect_state
-from opframe.run.distributed import Processes
+from opframe.processes import Processes
+from opframe.run.checkpoint import Checkpoints, collect_state
 from opframe.run.journal import Journal
 from opframe.run.parameters import training_mode
 from opframe.signals import Interrupted, deferred
+from opframe.weights.checkpoints import CheckpointRecord
 from opframe_registry import Batch, LossFunction, RunError
 
 
@@ -150,7 +151,7 @@ class Trainer:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""
         self._check_finite()
         state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
-        self.checkpoints.save(state, Mark(step=self.step, processes=self.processes.count, error=error))
+        self.checkpoints.save(state, CheckpointRecord(step=self.step, processes=self.processes.count, error=error))
         self._saved = self.step
 
     def _due(self, every: int | None) -> bool:

@@ -9,8 +9,9 @@ from attrs import Attribute, field, fields, frozen
 from attrs.validators import min_len
 from rich.console import Console
 
+from opframe.config import building
 from opframe.config.settings import Data, File, Resize, check_labels
-from opframe.config.structure import ProblemsError, building, make_converter
+from opframe.config.structure import ProblemsError, make_converter
 from opframe.config.toml import load_tables
 from opframe.console import Preparation
 from opframe.mixture.source import Source, check_not_empty, excluded_of, open_dataset

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from opframe.config.structure import ProblemsError, building, make_converter, to_tables
+from opframe.config import building
+from opframe.config.structure import ProblemsError, make_converter, to_tables
 from opframe.files.refusal import once_more
 from opframe.weights.location import WeightsError, local_copy, local_folder, read_bytes, resolve_folder
 from opframe.weights.normalization import DatasetNormalization, recovered

@@ -15,7 +15,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from opframe.config.structure import building
+from opframe.config import building
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import check_fit
 from opframe_registry import Backbone, Catalog, ConfigError, Published

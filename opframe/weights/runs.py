@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from opframe.run.checkpoint import latest_step, read_best, steps_of
+from opframe.weights.checkpoints import latest_step, read_best, steps_of
 from opframe.weights.location import WeightsError
 
 _MODEL = "model."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from opframe.config import building
 from opframe.config.describe import default_in_words
-from opframe.config.structure import building, to_tables
+from opframe.config.structure import to_tables
 from opframe.console import counted
 from opframe.weights.model_size import model_size
 from opframe.weights.pretrained import Header, Pretrained, check_fit

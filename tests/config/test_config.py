@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opframe.config.experiment import load_experiment, to_toml
 from opframe.config.schema import json_schema
 from opframe.config.settings import Experiment
+from opframe.run.experiment import load_experiment, to_toml
 from opframe_registry import Catalog, ConfigError
 from support import EXPERIMENT
 

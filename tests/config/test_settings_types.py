@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opframe.cli.main import main
-from opframe.config.experiment import load_experiment, to_toml
 from opframe.config.schema import json_schema
 from opframe.config.structure import make_converter, to_tables
+from opframe.run.experiment import load_experiment, to_toml
 from opframe_registry import Catalog, ConfigError, discover
 from opframe_registry.keys import SUPPORTED, holds, key_type
 from plugin_support import install

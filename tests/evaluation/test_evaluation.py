@@ -12,7 +12,7 @@ from opframe.evaluation.metrics import linear_extrapolation, persistence, relati
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, Score, model_forecast
 from opframe.evaluation.report import verdict
 from opframe.mixture.source import Source
-from opframe.run.distributed import Processes
+from opframe.processes import Processes
 from opframe_registry import Fields, Metadata, Prediction
 
 

@@ -17,16 +17,16 @@ from test_sampling import assert_frequencies
 from torch import Tensor, nn
 
 from conftest import Command
-from opframe.config.experiment import load_experiment
 from opframe.config.settings import Experiment
 from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.loading import batches, make_loader
 from opframe.mixture.order import GridOrder, order_by_grid
 from opframe.mixture.source import evaluation_mask, read_frames
 from opframe.mixture.statistics import Statistics
+from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.check import check
-from opframe.run.distributed import Processes
+from opframe.run.experiment import load_experiment
 from opframe.run.job import Request, run
 from opframe.tools.packing import plan
 from opframe.tools.selection import load_selection, open_part

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from data_support import Command, command, write_experiment
-from opframe.config.experiment import load_experiment
 from opframe.mixture import fingerprints
 from opframe.mixture.overlap import Overlap, advice
 from opframe.run import assembly
+from opframe.run.experiment import load_experiment
 from opframe_registry import Catalog, DataError
 from servers import FileServer
 from support import waves, write_prepared

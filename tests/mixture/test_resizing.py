@@ -12,11 +12,11 @@ from attrs import evolve
 from test_data_protocol import in_memory
 from torch import Tensor
 
-from opframe.config.experiment import load_experiment
 from opframe.config.settings import Resize
 from opframe.mixture.resizing import check_resize, resize
 from opframe.mixture.source import Source, evaluation_mask, read_frames
 from opframe.run import assembly
+from opframe.run.experiment import load_experiment
 from opframe_registry import Catalog, ConfigError, Fields
 from support import waves, write_prepared
 

@@ -14,12 +14,12 @@ from test_data_protocol import in_memory
 from test_evaluation import SumOfLastTwo, evaluator
 
 from conftest import Command
-from opframe.config.experiment import load_experiment
 from opframe.config.settings import Experiment
 from opframe.mixture import statistics
 from opframe.mixture.normalization import Normalization
 from opframe.mixture.source import read_frames
 from opframe.run import assembly
+from opframe.run.experiment import load_experiment
 from opframe_registry import Catalog, DataError, Fields
 from support import waves, write_prepared
 

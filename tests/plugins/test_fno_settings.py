@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_fno import fields_of, inputs_of
 
-from opframe.config.experiment import load_experiment
+from opframe.run.experiment import load_experiment
 from opframe_fno import FNO
 from opframe_registry import Catalog, ConfigError
 from support import ROOT

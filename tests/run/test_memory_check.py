@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from opframe.config.experiment import load_experiment
+from opframe.processes import Processes
 from opframe.readers.solved import prepare_solved
 from opframe.run import assembly
-from opframe.run.distributed import Processes
+from opframe.run.experiment import load_experiment
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.memory_estimate import Machine, Network, Step, count_network
 from opframe_registry import Catalog, ConfigError, DataError, Dataset, Metadata, RunError
@@ -48,7 +48,7 @@ import json, resource, sys, time
 from pathlib import Path
 from rich.console import Console
 from opframe.run.check import check
-from opframe.config.experiment import load_experiment
+from opframe.run.experiment import load_experiment
 from opframe.run.job import Request, run
 from opframe_registry import OpframeError, discover
 

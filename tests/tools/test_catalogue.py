@@ -15,10 +15,10 @@ from rich.console import Console
 
 from catalogue_support import FRAMES, GRID, served, values, write_all
 from layout_support import opened
-from opframe.config.experiment import load_experiment
 from opframe.config.settings import Experiment
 from opframe.mixture.loading import batches, make_loader
 from opframe.run import assembly, job
+from opframe.run.experiment import load_experiment
 from opframe.tools.selection import load_selection
 from opframe_registry import Batch, Catalog
 from servers import Bucket

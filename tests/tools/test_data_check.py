@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from data_support import Command, command, damaged, write_experiment
-from opframe.config.experiment import load_experiment
 from opframe.console import Bar
 from opframe.mixture.moments import moments
 from opframe.mixture.source import left_out
 from opframe.run.assembly import Sources, open_sources
+from opframe.run.experiment import load_experiment
 from opframe.tools.audit import Audit, audit
 from opframe.tools.audit_report import channel_records, verdict
 from opframe.tools.health import examine

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from opframe.config.experiment import load_experiment
 from opframe.mixture.source import read_frames
 from opframe.readers.stores import Hdf5Store
 from opframe.run.assembly import open_sources
+from opframe.run.experiment import load_experiment
 from opframe.tools import packed
 from opframe.tools import packing as packing_module
 from opframe.tools.packing import Packing, pack, plan, tables

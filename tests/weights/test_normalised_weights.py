@@ -18,9 +18,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from opframe import load_pretrained
-from opframe.config.experiment import load_experiment
 from opframe.evaluation.metrics import relative_errors
 from opframe.evaluation.protocol import model_forecast
+from opframe.run.experiment import load_experiment
 from opframe.run.job import Request, run
 from opframe.weights.convert import export_run
 from opframe.weights.location import WeightsError

@@ -1,0 +1,53 @@
+"""The processes that train together, and the few questions that are asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.count > 1:
+            dist.barrier()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.sum(torch.tensor([float(flag)])).item() > 0
+
+    def ask_any(self, flag: bool) -> Callable[[], bool]:
+        """Ask whether the flag is set in any process; the answer, which waits for the others, is to be called for."""
+        if self.count == 1:
+            return lambda: flag
+        flags = torch.tensor([float(flag)])
+        exchange = dist.all_reduce(flags, async_op=True)  # in main memory, so that no GPU is waited for
+
+        def answer() -> bool:
+            exchange.wait()
+            return flags.item() > 0
+
+        return answer
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        if self.count == 1:
+            return values
+        values = values.to(self.device)
+        dist.all_reduce(values)
+        return values

@@ -1,0 +1,55 @@
+"""Which checkpoints a run has: complete ones alone, known without loading them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from attrs import frozen
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+@frozen(kw_only=True)
+class CheckpointRecord:
+    """What can be known of a checkpoint without loading it.
+
+    `error` is the mean roll-out L2RE on the test data, if evaluated.
+    """
+
+    step: int
+    processes: int
+    error: float | None = None
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Their folders, oldest first."""
+    return sorted(
+        path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and (path / "mark.json").exists()
+    )
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint of a folder."""
+    found = complete_checkpoints(folder)
+    return read_record(found[-1]).step if found else None
+
+
+def steps_of(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints of a folder, ascending."""
+    return [read_record(path).step for path in complete_checkpoints(folder)]
+
+
+def read_record(path: Path) -> CheckpointRecord:
+    """What is known of a complete checkpoint."""
+    return CheckpointRecord(**json.loads((path / "mark.json").read_text(encoding="utf-8")))
+
+
+def read_best(folder: Path) -> CheckpointRecord | None:
+    """What is known of the checkpoint with the least error on the test data, if it is still there."""
+    path = folder / "best.json"
+    if not path.exists():
+        return None
+    record = CheckpointRecord(**json.loads(path.read_text(encoding="utf-8")))
+    return record if (folder / f"step-{record.step:08d}").exists() else None
