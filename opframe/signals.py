@@ -6,6 +6,7 @@ raises. So a thread hears of every signal from the system itself, and ends a pro
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from types import FrameType
 
 from attrs import define
@@ -90,6 +92,19 @@ def left_alone() -> Iterator[None]:
         signal.set_wakeup_fd(woken)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """For a process that works for the one that started it: Ctrl-C is for the other one, whose end is its own too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 @define

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -199,14 +200,15 @@ def build_optimizer(experiment: Experiment, backbone: nn.Module) -> torch.optim.
 
 
 def optimizer_copies(experiment: Experiment) -> int:
-    """How many numbers the optimizer keeps for each parameter, found out with a small one."""
+    """How many numbers the optimizer keeps for each parameter, found out with a small one; 0 where that fails."""
     parameter = nn.Parameter(torch.zeros(8, 8))
     parameter.grad = torch.zeros(8, 8)
-    optimizer = building.build_optimizer(experiment.optimizer, [{"params": [parameter]}])
-    optimizer.step()
-    return sum(
-        isinstance(kept, Tensor) and kept.shape == parameter.shape for kept in optimizer.state[parameter].values()
-    )
+    with suppress(Exception):  # whatever is wrong with it is said where it is built for the network
+        optimizer = building.build_optimizer(experiment.optimizer, [{"params": [parameter]}])
+        optimizer.step()
+        state = optimizer.state[parameter].values()
+        return sum(isinstance(kept, Tensor) and kept.shape == parameter.shape for kept in state)
+    return 0
 
 
 def build_schedule(experiment: Experiment, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:

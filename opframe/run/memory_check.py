@@ -16,7 +16,7 @@ from opframe.mixture.source import Source
 from opframe.processes import Processes
 from opframe.run.assembly import Sources, open_sources
 from opframe.run.memory_estimate import NUMBER, Machine, Network, RollOut, Step, count_network, this_machine
-from opframe_registry import ConfigError, OpframeError, RunError
+from opframe_registry import ConfigError, OpframeError, PluginError, RunError
 
 _COARSER = 8  # a grid with fewer points than that along an axis is another experiment
 Option = tuple[str, str, str]
@@ -166,9 +166,10 @@ def explained() -> Iterator[None]:
     """Says what to do where memory runs out all the same. Raises RunError."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        first = (str(error).strip() or "no more is to be had").splitlines()[0]
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in first:
+    except (MemoryError, RuntimeError, PluginError) as error:
+        cause = error.__cause__ or error
+        first = (str(cause).strip() or "no more is to be had").splitlines()[0]
+        if isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in first:
             raise RunError(
                 f"memory ran out ({first}); raise trainer.accumulate, or lower data.batch_size, evaluation.batch_size, "
                 "data.workers or the size of the network"

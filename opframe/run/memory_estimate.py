@@ -66,8 +66,9 @@ def count_network(experiment: Experiment, fields: Fields) -> Network:
     try:
         with torch.device("meta"):
             network = assembly.build_backbone(experiment, fields)
-    except PluginError as error:
-        if isinstance(error.__cause__, MemoryError) or "overflow" in str(error).lower():
+    except PluginError as error:  # in the name of the backbone, whatever was raised
+        cause = error.__cause__ or error
+        if isinstance(cause, MemoryError) or "overflow" in str(cause).lower():
             name = experiment.backbone.name
             raise ConfigError(f"[backbone] {name}: the network is larger than any machine; make it smaller") from error
         return Network()

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from opframe.console import Bar
 from opframe.mixture.moments import Moments
+from opframe.signals import end_with_parent
 from opframe.tools.health import Health, examine
 from opframe.tools.selection import Part
 from opframe_registry import Split, Trajectories
@@ -152,6 +153,10 @@ def _examined(parts: Sequence[Part], tasks: Sequence[tuple[int, int]], jobs: int
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(future), future.result()
+        except BaseException:  # nobody waits any more for what they are at
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -160,6 +165,7 @@ _SOURCES: list[tuple[Trajectories, int]] = []  # of a worker process, so that fi
 
 
 def _begin(sources: Sequence[tuple[Trajectories, int]]) -> None:
+    end_with_parent()
     _SOURCES[:] = sources
 
 

@@ -20,7 +20,7 @@ from opframe.run import assembly
 from opframe.run.experiment import load_experiment
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.memory_estimate import Machine, Network, Step, count_network
-from opframe_registry import Catalog, ConfigError, DataError, Dataset, Metadata, RunError
+from opframe_registry import Catalog, ConfigError, DataError, Dataset, Metadata, PluginError, RunError
 
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 STEP = Step(
@@ -210,5 +210,7 @@ def test_where_memory_runs_out_all_the_same_it_is_said_what_to_do() -> None:
     for allocate in (lambda: torch.empty(2**45), lambda: bytearray(2**60)):
         with pytest.raises(RunError, match=r"memory ran out \(.*\); raise trainer.accumulate"), explained():
             allocate()
+    with pytest.raises(RunError, match=r"memory ran out"), explained():
+        raise PluginError("backbone 'dpot': build raised MemoryError") from MemoryError()
     with pytest.raises(RuntimeError, match="shape"), explained():
         torch.zeros(2, 3) @ torch.zeros(2, 3)

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import frozen
+
+from servers import FileServer
 
 SLOW = Path(__file__).parent / "slow_phase"
 PATIENCE = 8.0  # seconds to end: one that the program takes, and what a busy machine takes to do anything
@@ -46,7 +49,7 @@ PHASES = {
 
 
 def start(experiment: Path, phase: Phase, *words: str) -> subprocess.Popen[str]:
-    """A run whose phase takes a minute."""
+    """A run, or another command, of which a phase takes a minute."""
     settings = [word for option in phase.options for word in ("--set", option)]
     slow = {
         "SLOW": phase.slow,
@@ -56,10 +59,9 @@ def start(experiment: Path, phase: Phase, *words: str) -> subprocess.Popen[str]:
         "PYTHONPATH": str(SLOW),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "opframe", "run", str(experiment), *settings, *words]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **slow}
-    )
+    command = [sys.executable, "-m", "opframe", *(words or ("run",)), str(experiment), *settings]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, **slow}, start_new_session=True, **streams)
 
 
 def wait_until_reached(experiment: Path, process: subprocess.Popen[str], ranks: int = 1) -> None:
@@ -96,6 +98,20 @@ def test_a_signal_ends_a_run_in_every_phase(experiment: Path, name: str) -> None
     assert list(experiment.parent.rglob("*.partial*")) == []
 
 
+def test_a_server_that_does_not_answer_is_not_waited_for(experiment: Path, server: FileServer) -> None:
+    url = server.serve("one.h5", (experiment.parent / "one.h5").read_bytes())
+    server.delay = 20.0
+    process = start(experiment, Phase(slow="opframe.job:write_report", options=(f"datasets.one.url={url}",)))
+    deadline = time.monotonic() + 120
+    while not server.requests:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (143, "interrupted by SIGTERM\n")
+
+
 def test_a_step_is_finished_and_saved_but_a_second_signal_ends_the_run_at_once(experiment: Path) -> None:
     phase = Phase(slow="opframe.run.trainer:Trainer.train_step", how="in_a_library", after=5)
     process = start(experiment, phase)
@@ -115,11 +131,36 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
+def lives(process: int) -> bool:
+    """Whether a process is there, and not only its entry, which whoever inherits it may leave for a while."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_until_gone(processes: list[int]) -> None:
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{number}").exists() for number in processes):
+    while any(map(lives, processes)):
         assert time.monotonic() < deadline, "orphans are left"
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_processes_that_look_at_data_end_with_the_one_that_asks_them_to(experiment: Path, whole_group: bool) -> None:
+    phase = Phase(slow="opframe.data.audit:examine", how="in_a_library")
+    process = start(experiment, phase, "data", "check", "--jobs", "2")
+    wait_until_reached(experiment, process)
+    helpers = children(process)
+    if whole_group:  # as a terminal does
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.kill()
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == (130 if whole_group else -signal.SIGKILL), errors
+    assert not whole_group or errors == "interrupted by SIGINT\n"
+    wait_until_gone(helpers)
 
 
 PARALLEL = {
@@ -135,7 +176,7 @@ PARALLEL = {
 @pytest.mark.parametrize("name", PARALLEL)
 def test_a_signal_ends_all_processes_of_a_run(experiment: Path, name: str) -> None:
     phase, number = PARALLEL[name], (signal.SIGINT, signal.SIGTERM)[list(PARALLEL).index(name) % 2]
-    process = start(experiment, phase, "--nproc", "2")
+    process = start(experiment, phase, "run", "--nproc", "2")
     wait_until_reached(experiment, process, ranks=2)
     ranks = children(process)
     assert len(ranks) == 2
@@ -150,7 +191,7 @@ def test_a_signal_ends_all_processes_of_a_run(experiment: Path, name: str) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process that its parent is gone")
 def test_processes_save_and_end_when_their_launcher_is_killed(experiment: Path) -> None:
-    process = start(experiment, PARALLEL["training"], "--nproc", "2")
+    process = start(experiment, PARALLEL["training"], "run", "--nproc", "2")
     wait_until_reached(experiment, process, ranks=2)
     ranks = children(process)
     process.kill()
