@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -33,6 +35,7 @@ _REAL = "fiub"  # kinds of NumPy types that are real numbers
 _LIBRARIES = {"fsspec", "h5py", "hdf5plugin", "json", "numcodecs", "numpy", "scipy", "zarr"}
 NOT_HDF5 = "cannot be read as HDF5; truncated or not HDF5?"
 _EXTRAS = {"http": "cloud", "https": "cloud", "s3": "cloud", "s3a": "cloud", "hf": "hub"}
+_ATTRIBUTE, _NUMBERS = 2**16, 2**26  # elements at most of an attribute, and of a dataset that is read whole
 _AT_ONCE = 16  # remote files whose headers are read at the same time: each is a few requests, one after the other
 
 
@@ -153,12 +156,24 @@ def _require_filters(url: str, found: h5py.Dataset) -> None:
             raise DataError(f"{url}: '{found.name[1:]}' is stored with {what}; pip install \"opframe[filters]\"")
 
 
+def attribute(url: str, item: h5py.Group | h5py.Dataset, key: str, default: Any = None) -> Any:
+    """An attribute, or `default` where it is not there. Raises DataError where a damaged header makes it enormous."""
+    if key not in item.attrs:
+        return default
+    shape = item.attrs.get_id(key).shape
+    if shape is not None and prod(shape) > _ATTRIBUTE:
+        raise DataError(f"{url}: the attribute '{key}' of '{item.name}' has {prod(shape)} elements; damaged?")
+    return item.attrs[key]
+
+
 def read_numbers(url: str, found: h5py.Dataset) -> NDArray[np.float64]:
     """All values of a small dataset. Raises DataError where they are not real numbers."""
     path = found.name[1:]
     if found.shape is None:
         return np.zeros(0)
     require_real(url, path, found.dtype)
+    if found.size > _NUMBERS:
+        raise DataError(f"{url}: '{path}' has {found.size} values, which cannot be meant; damaged?")
     return np.asarray(found[()], np.float64)
 
 
@@ -166,8 +181,9 @@ def dataset_names(group: h5py.Group, limit: int = 100) -> list[str]:
     """Paths of the first datasets of a file, by a walk that stops early: files may hold thousands."""
     names: list[str] = []
 
-    def visit(name: str, item: Any) -> bool | None:
-        names.extend([name] if isinstance(item, h5py.Dataset) else [])
+    def visit(name: str | bytes, item: Any) -> bool | None:
+        if isinstance(name, str) and isinstance(item, h5py.Dataset):  # bytes: a damaged name
+            names.append(name)
         return True if len(names) >= limit else None
 
     group.visititems(visit)
@@ -197,11 +213,13 @@ def explained(url: str, complaint: str = "cannot be read") -> Iterator[None]:
 
 
 def _of_library(error: Exception) -> bool:
-    """Whether it was a library that reads files in which an error came about."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    """Whether it was a library that reads files in which an error came about, or what it uses of Python's own."""
+    trace, found = error.__traceback__, False
+    while trace is not None:
+        package = trace.tb_frame.f_globals.get("__name__", "").split(".")[0]
+        found = package in _LIBRARIES or (found and package in sys.stdlib_module_names)
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES
+    return found
 
 
 def _reason(error: Exception, complaint: str) -> str:

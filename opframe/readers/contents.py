@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import h5py
 
-from opframe.files.location import each, explained, is_hdf5, is_local, tried_again
+from opframe.files.location import attribute, each, explained, is_hdf5, is_local, tried_again
 from opframe.files.refusal import once_more
 from opframe.files.retries import redacted
 from opframe.files.transport import open_filesystem
@@ -103,11 +103,11 @@ def stated_axes(url: str, path: str) -> str | None:
     if Path(url).suffix.lower() in (".npy", ".zarr", ".mat"):
         return None
 
-    def attribute(_: str, file: h5py.File) -> str | None:
-        found = file[path].attrs.get("axes")
+    def stated(title: str, file: h5py.File) -> str | None:
+        found = attribute(title, file[path], "axes")
         return "".join(found.split()) if isinstance(found, str) else None
 
-    return Stores().ask(url, attribute, "axes")
+    return Stores().ask(url, stated, "axes")
 
 
 def in_words(contents: Mapping[str, tuple[int, ...]], shown: int = 12) -> list[str]:

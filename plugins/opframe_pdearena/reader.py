@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from attrs import frozen
 
-from opframe.files.location import each, find_dataset, find_files, read_numbers
+from opframe.files.location import attribute, each, find_dataset, find_files, read_numbers
 from opframe.readers.arrays import ArrayTrajectories, Part, Variable
 from opframe.readers.splits import Share, chosen, share
 from opframe.readers.stores import Stores
@@ -148,7 +148,7 @@ def _describe_sphere(url: str, file: h5py.File, part: Share) -> Metadata:
         time_step=_even_step(_numbers(url, file, "time")),
         source="PDEArena, shallow water on the sphere (Gupta and Brandstetter, 2022)",
         license="MIT",
-        units=tuple(_unit(item.attrs.get("units", "")) for item in found.values()),
+        units=tuple(_unit(attribute(url, item, "units", "")) for item in found.values()),
         split=part.words,
     )
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
+import h5py
+import numpy as np
 from attrs import frozen
+
+from opframe.files.location import attribute
 
 _NUMBER = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
 # Attributes and file names spell some parameters differently.
@@ -69,21 +72,22 @@ GROUPED = (
 )
 
 
-def config_numbers(attributes: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers in a stored configuration by their keys; a nested key counts by its last part.
+def config_numbers(url: str, item: h5py.Group) -> dict[str, float]:
+    """The numbers in the configuration that a file or group is stored with, by key; a nested one by its last part.
 
     It is YAML with a key to a line, or JSON: looking for `key: number` reads both, without a parser that would follow
     what else YAML can say.
     """
-    text = attributes.get("config", "")
+    text = attribute(url, item, "config", "")
     text = text.decode() if isinstance(text, bytes) else str(text)
     found = re.findall(rf"[\"']?\b([A-Za-z_]\w*)[\"']?\s*:[ \t]*({_NUMBER})(?=\s*(?:[,}}#\n]|$))", text)
     return {key: float(number) for key, number in found}
 
 
-def attribute_parameters(url: str, attributes: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+def attribute_parameters(url: str, file: h5py.File) -> dict[str, tuple[float, ...]]:
     """Parameters of the equation from a file's attributes or else from its name, like `…_Eta0.01_Zeta0.01_…`."""
-    stored = {name: float(attributes[key]) for key, name in _PARAMETERS.items() if key in attributes}
+    found = {name: np.ravel(attribute(url, file, key, ())) for key, name in _PARAMETERS.items()}
+    stored = {name: float(values[0]) for name, values in found.items() if len(values) == 1}
     # Without a point, as in Turb_M01, a number has lost it: this is Mach 0.1.
     keys = "|".join(_PARAMETERS)
     named = re.findall(rf"(?<=_)({keys})(\d+(?:\.\d*(?:e[-+]?\d+)?|e[-+]?\d+))(?=[_.])", url.rsplit("/", 1)[-1])

@@ -105,7 +105,7 @@ def _compressible(url: str, file: h5py.File) -> Layout:
         boundary=compressible_boundary(url),
         time_step=_step(url, file, "t-coordinate", shape[1]),
         spacing=_spacing(url, file, "{}-coordinate", shape[2:]),
-        parameters=attribute_parameters(url, file.attrs),
+        parameters=attribute_parameters(url, file),
     )
 
 
@@ -121,7 +121,7 @@ def _tensor(url: str, file: h5py.File) -> Layout:
     space = SPACE[: len(shape) - 2]
     solution = Quantity(variable=Variable(path="tensor", axes="nt" + space), names=("u",))
     coefficient = Quantity(variable=Variable(path="nu", axes="n" + space), names=("nu",), input_only=True)
-    parameters = attribute_parameters(url, file.attrs)
+    parameters = attribute_parameters(url, file)
     equation, boundary = ("Darcy flow", "dirichlet") if steady else one_dimensional(parameters)
     return Layout(
         equation=equation,
@@ -148,7 +148,7 @@ def _incompressible(url: str, file: h5py.File) -> Layout:
         )
     space = SPACE[:components]
     moving, constant = f"nt{space}c", f"n{space}c"
-    viscosity = config_numbers(file.attrs).get("NU")
+    viscosity = config_numbers(url, file).get("NU")
     return Layout(
         equation="incompressible Navier–Stokes",
         count=velocity[0],
@@ -190,7 +190,7 @@ def _groups(url: str, file: h5py.File) -> Layout:
         boundary=equation.boundary,
         time_step=_step(url, group, "grid/t", shape[0]),
         spacing=_spacing(url, group, "grid/{}", grid),
-        parameters=_group_parameters(equation, file, numbers, is_local(url)),
+        parameters=_group_parameters(url, equation, file, numbers),
     )
 
 
@@ -201,7 +201,7 @@ def _vector(path: str, axes: str, names: Sequence[str], input_only: bool = False
 
 def _equation(url: str, group: h5py.Group, shape: tuple[int, ...]) -> GroupedEquation:
     """What the groups of a file are solutions of, by what is written with them or by the file's name."""
-    numbers = config_numbers(group.attrs)
+    numbers = config_numbers(url, group)
     for equation in GROUPED:
         if equation.mark in url.rsplit("/", 1)[-1] or set(equation.common) <= numbers.keys():
             if (len(shape) - 2, shape[-1]) != (equation.dimensions, len(equation.channels)):
@@ -214,13 +214,13 @@ def _equation(url: str, group: h5py.Group, shape: tuple[int, ...]) -> GroupedEqu
 
 
 def _group_parameters(
-    equation: GroupedEquation, file: h5py.File, numbers: Sequence[int], near: bool
+    url: str, equation: GroupedEquation, file: h5py.File, numbers: Sequence[int]
 ) -> dict[str, tuple[float, ...]]:
     """Numbers that all groups share, from the first; those of each, which are many small reads, from near files."""
-    first = config_numbers(file[f"{numbers[0]:04d}"].attrs)
+    first = config_numbers(url, file[f"{numbers[0]:04d}"])
     found: dict[str, tuple[float, ...]] = {name: (first[name],) for name in equation.common if name in first}
-    if near and equation.own and set(equation.own) <= first.keys():
-        each = [config_numbers(file[f"{number:04d}"].attrs) for number in numbers]
+    if is_local(url) and equation.own and set(equation.own) <= first.keys():
+        each = [config_numbers(url, file[f"{number:04d}"]) for number in numbers]
         found |= {name: tuple(config.get(name, np.nan) for config in each) for name in equation.own}
     return found
 
@@ -240,7 +240,7 @@ def _step(url: str, file: h5py.Group, path: str, count: int) -> float | None:
     if not isinstance(stored, h5py.Dataset) or count < 2 or stored.ndim == 0 or stored.shape[-1] < count:
         return None
     require_real(url, stored.name[1:], stored.dtype)
-    values = np.asarray(stored[...] if stored.ndim == 1 else stored[(0,) * (stored.ndim - 1)], np.float64)[:count]
+    values = np.asarray(stored[(*(0,) * (stored.ndim - 1), slice(count))], np.float64)
     step = (values[-1] - values[0]) / (count - 1)
     # Single precision has six digits to give.
     return float(f"{step:.6g}") if step > 0 and np.allclose(np.diff(values), step, rtol=1e-2) else None

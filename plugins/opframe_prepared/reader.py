@@ -11,7 +11,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from opframe.console import counted
-from opframe.files.location import NoArrayError, find_dataset, find_files, read_numbers
+from opframe.files.location import NoArrayError, attribute, find_dataset, find_files, read_numbers
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.readers.splits import chosen, share
 from opframe.readers.stores import Stores
@@ -19,6 +19,11 @@ from opframe_registry import DataError, Metadata, Split, did_you_mean
 
 if TYPE_CHECKING:
     from opframe_prepared import Prepared
+
+
+_ATTRIBUTES = (
+    "axes", "channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license"
+)  # fmt: skip
 
 
 @frozen(kw_only=True)
@@ -74,9 +79,10 @@ def _look_into(url: str, file: h5py.File) -> Stored:
     parameters = {
         name: tuple(np.ravel(read_numbers(url, found)).tolist())
         for name, found in named
-        if isinstance(found, h5py.Dataset)
+        if isinstance(name, str) and isinstance(found, h5py.Dataset)
     }
-    return Stored(shape=data.shape, attributes=dict(data.attrs), parameters=parameters)
+    attributes = {key: attribute(url, data, key) for key in _ATTRIBUTES if key in data.attrs}
+    return Stored(shape=data.shape, attributes=attributes, parameters=parameters)
 
 
 def _describe(component: Prepared, files: list[str], found: Stored, single: bool) -> tuple[Metadata, Variable]:

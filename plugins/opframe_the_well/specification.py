@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from attrs import frozen
 
-from opframe.files.location import dataset_names, find_dataset, read_numbers
+from opframe.files.location import attribute, dataset_names, find_dataset, read_numbers
 from opframe.readers.arrays import SPACE, Variable
 from opframe_registry import DataError
 
@@ -51,19 +51,19 @@ def describe(url: str, file: h5py.File) -> Description:
             f"{url}: not a file of The Well; expected the groups dimensions and t0_fields, t1_fields or t2_fields, "
             f"found: {found}"
         )
-    axes = _words(dimensions.attrs.get("spatial_dims"))
+    axes = _words(attribute(url, dimensions, "spatial_dims"))
     fields = tuple(_fields(url, file, axes))
     if not fields:
         raise DataError(f"{url}: has no fields; t0_fields, t1_fields and t2_fields name none")
     lengths = _lengths(url, file, fields, axes)
     return Description(
-        name=_text(file.attrs.get("dataset_name", "")),
+        name=_text(attribute(url, file, "dataset_name", "")),
         trajectories=lengths["n"],
         frames=lengths["t"],
         grid=tuple(lengths[letter] for letter in SPACE[: len(axes)]),
         # What is predicted comes first, so that datasets share the first slots of the channel axis.
         fields=tuple(sorted(fields, key=lambda item: not item.predicted)),
-        boundary=_boundary(file, axes),
+        boundary=_boundary(url, file, axes),
         time_step=_even_step(url, dimensions.get("time")),
         spacing=_spacing(url, dimensions, axes),
         parameters=_parameters(url, file, lengths["n"]),
@@ -74,7 +74,7 @@ def _fields(url: str, file: h5py.File, axes: tuple[str, ...]) -> Iterator[FieldA
     for group, order in _ORDERS.items():
         if not isinstance(file.get(group), h5py.Group):
             continue
-        for name in _words(file[group].attrs.get("field_names")):
+        for name in _words(attribute(url, file[group], "field_names")):
             path = f"{group}/{name}"
             if not isinstance(file.get(path), h5py.Dataset):
                 raise DataError(f"{url}: '{group}' names the field '{name}', but there is no '{path}'")
@@ -82,8 +82,8 @@ def _fields(url: str, file: h5py.File, axes: tuple[str, ...]) -> Iterator[FieldA
 
 
 def _field(url: str, found: h5py.Dataset, path: str, name: str, order: int, axes: tuple[str, ...]) -> FieldArray:
-    in_sample, in_time = (bool(found.attrs.get(key, True)) for key in ("sample_varying", "time_varying"))
-    varying = np.ravel(found.attrs.get("dim_varying", [True] * len(axes)))
+    in_sample, in_time = (bool(attribute(url, found, key, True)) for key in ("sample_varying", "time_varying"))
+    varying = np.ravel(attribute(url, found, "dim_varying", [True] * len(axes)))
     if len(varying) != len(axes):
         raise DataError(f"{url}: '{path}' says in dim_varying of {len(varying)} axes, but space has {len(axes)}")
     space = "".join(letter for letter, varies in zip(SPACE, varying, strict=False) if varies)
@@ -119,12 +119,12 @@ def _lengths(url: str, file: h5py.File, fields: tuple[FieldArray, ...], axes: tu
     return lengths
 
 
-def _boundary(file: h5py.File, axes: tuple[str, ...]) -> str:
+def _boundary(url: str, file: h5py.File, axes: tuple[str, ...]) -> str:
     """The kind of boundary in one word where all are alike, else by axis."""
     kinds: dict[str, list[str]] = {axis: [] for axis in axes}
     for item in (file.get("boundary_conditions") or {}).values():
-        for axis in _words(item.attrs.get("associated_dims")):
-            kind = _text(item.attrs.get("bc_type", "unknown")).lower()
+        for axis in _words(attribute(url, item, "associated_dims")):
+            kind = _text(attribute(url, item, "bc_type", "unknown")).lower()
             if kind not in kinds.setdefault(axis, []):
                 kinds[axis].append(kind)
     words = {axis: "/".join(found) or "unknown" for axis, found in kinds.items()}
@@ -149,14 +149,14 @@ def _even_step(url: str, coordinates: h5py.Dataset | None) -> float | None:
 def _parameters(url: str, file: h5py.File, trajectories: int) -> dict[str, tuple[float, ...]]:
     """The numbers among the simulation parameters, and the scalars that do not change in time."""
     found: dict[str, tuple[float, ...]] = {}
-    for name in _words(file.attrs.get("simulation_parameters")):
-        value = np.ravel(file.attrs.get(name, ()))
+    for name in _words(attribute(url, file, "simulation_parameters")):
+        value = np.ravel(attribute(url, file, name, ()))
         if value.size == 1 and np.issubdtype(value.dtype, np.number):
             found[name] = (float(value[0]),)
     scalars = file.get("scalars")
-    for name in _words(scalars.attrs.get("field_names")) if isinstance(scalars, h5py.Group) else ():
+    for name in _words(attribute(url, scalars, "field_names")) if isinstance(scalars, h5py.Group) else ():
         item = scalars.get(name)
-        if isinstance(item, h5py.Dataset) and not item.attrs.get("time_varying", False):
+        if isinstance(item, h5py.Dataset) and not attribute(url, item, "time_varying", False):
             values = tuple(np.ravel(read_numbers(url, item)).tolist())
             if len(values) in (1, trajectories):
                 found[name] = values
