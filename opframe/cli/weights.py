@@ -50,11 +50,11 @@ def _new_folder(text: str) -> Path:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from opframe.weights.convert import Wishes, import_file
+    from opframe.weights.convert import ImportOptions, import_file
 
     channels = tuple(name.strip() for name in arguments.channels.split(",") if name.strip())
-    wishes = Wishes(fills=tuple(arguments.fills), channels=channels)
-    report = import_file(arguments.file, arguments.out, wishes, discover())
+    options = ImportOptions(fills=tuple(arguments.fills), channels=channels)
+    report = import_file(arguments.file, arguments.out, options, discover())
     _print([*report, f"written: {arguments.out}"])
     return 0
 

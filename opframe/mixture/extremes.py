@@ -33,8 +33,8 @@ def extreme_window(windows: Windows, plan: Plan, steps: range) -> str | None:
 
 def _windows(plan: Plan, steps: range) -> Iterator[Window]:
     """The windows of all processes."""
-    for addresses in evolve(plan, rank=0, ranks=1, first=steps.start, last=steps.stop):
-        yield from (address.window for address in addresses)
+    for samples in evolve(plan, rank=0, ranks=1, first=steps.start, last=steps.stop):
+        yield from (sample.window for sample in samples)
 
 
 def _words(source: Source, window: Window, seen: torch.Tensor) -> str:

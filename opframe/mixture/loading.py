@@ -18,7 +18,7 @@ from opframe_registry import Batch, Fields, Order, Window
 
 
 @frozen(kw_only=True)
-class Address:
+class Sample:
     """One sample of the global batch: its window, and the seed of its random numbers."""
 
     window: Window
@@ -47,15 +47,15 @@ class Plan:
         """The numbers of the global batches."""
         return range(self.first, self.last)
 
-    def __iter__(self) -> Iterator[list[Address]]:
-        return map(self.addresses, self.steps)
+    def __iter__(self) -> Iterator[list[Sample]]:
+        return map(self.samples, self.steps)
 
-    def addresses(self, step: int) -> list[Address]:
+    def samples(self, step: int) -> list[Sample]:
         """This process's samples of a global batch."""
         share = self.batch_size // self.ranks
         mine = range(self.rank * share, (self.rank + 1) * share)
         windows = self.order(self.seed, step, self.batch_size)
-        return [Address(window=windows[index], seed=sample_seed(self.seed, step, index)) for index in mine]
+        return [Sample(window=windows[index], seed=sample_seed(self.seed, step, index)) for index in mine]
 
 
 @frozen(kw_only=True)
@@ -66,26 +66,26 @@ class Windows:
     fields: Fields
     frames: int
 
-    def batch(self, addresses: Sequence[Address], memory: Memory, unwanted: Unwanted) -> Batch:
+    def batch(self, samples: Sequence[Sample], memory: Memory, unwanted: Unwanted) -> Batch:
         """Read a batch into memory of the given kind. Raises DataError naming the window that is bad.
 
         All windows have the grid of the first one. In training every channel and point counts, padding included. A
         batch that is unwanted is left as it is.
         """
-        history, first = self.fields.history, self.sources[addresses[0].window.dataset]
+        history, first = self.fields.history, self.sources[samples[0].window.dataset]
         grid = first.seen(self.fields).grid
-        frames = memory((len(addresses), history + self.frames, len(self.fields.channels), *grid))
-        for sample, address in zip(frames, addresses, strict=True):
+        frames = memory((len(samples), history + self.frames, len(self.fields.channels), *grid))
+        for frames_of_sample, sample in zip(frames, samples, strict=True):
             if unwanted():
                 break
-            window = address.window
-            read_into(sample, self.sources[window.dataset], window.trajectory, window.start)
+            window = sample.window
+            read_into(frames_of_sample, self.sources[window.dataset], window.trajectory, window.start)
         return Batch(
             inputs=frames[:, :history],
             targets=frames[:, history:],
             mask=torch.ones(1, 1, *[1] * (1 + len(grid))),
-            dataset=torch.tensor([address.window.dataset for address in addresses]),
-            seeds=torch.tensor([address.seed for address in addresses]),
+            dataset=torch.tensor([sample.window.dataset for sample in samples]),
+            seeds=torch.tensor([sample.seed for sample in samples]),
         )
 
 
@@ -113,7 +113,7 @@ def batches(loader: Loader) -> Generator[Batch]:
 
     Closing the generator, an exception, and its end all end the threads.
     """
-    yield from read_ahead(loader.plan.steps, loader.plan.addresses, _Readers(loader).read, loader.workers)
+    yield from read_ahead(loader.plan.steps, loader.plan.samples, _Readers(loader).read, loader.workers)
 
 
 class _Readers:
@@ -133,13 +133,13 @@ class _Readers:
         if not loader.workers:
             self._idle.put(loader.windows)
 
-    def read(self, addresses: Sequence[Address], unwanted: Unwanted) -> Batch:
+    def read(self, samples: Sequence[Sample], unwanted: Unwanted) -> Batch:
         """Read a batch in any thread."""
         if self._device is not None:
             torch.cuda.set_device(self._device)
         windows = self._idle.get()
         try:
-            return windows.batch(addresses, self._memory, unwanted)
+            return windows.batch(samples, self._memory, unwanted)
         finally:
             self._idle.put(windows)
 

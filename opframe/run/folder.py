@@ -150,7 +150,7 @@ def _git_commit() -> str | None:
     """The commit of the working directory, with a mark when files differ from it."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "--no-optional-locks", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("-modified" if status.stdout.strip() else "")

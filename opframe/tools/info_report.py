@@ -10,7 +10,7 @@ from rich.table import Table
 
 from opframe.readers.contents import Shapes, gather, in_words
 from opframe.tools.info import absolute, facts, together
-from opframe.tools.recognition import Reading, recognise
+from opframe.tools.recognition import Candidate, recognise
 from opframe.tools.selection import Selection, open_part
 from opframe_registry import Catalog, DataError, Dataset, Split
 
@@ -44,22 +44,22 @@ def show_path(where: str, catalog: Catalog, console: Console) -> bool:
     url = absolute(where)
     contents = gather(url)
     found = recognise(url, contents, catalog)
-    readings = [reading for reading in found if reading.metadata is not None]
-    if not readings:
+    candidates = [candidate for candidate in found if candidate.metadata is not None]
+    if not candidates:
         _show_unreadable(contents, found, console)
-    elif readings[0].sure or len(readings) == 1:
-        for reading in readings:
-            _say(console, f"this looks like [bold]{escape(reading.layout)}[/bold]")
-            _say(console, f"it is read as {reading.words}, with")
-            _show_reading(reading, console)
+    elif candidates[0].sure or len(candidates) == 1:
+        for candidate in candidates:
+            _say(console, f"this looks like [bold]{escape(candidate.layout)}[/bold]")
+            _say(console, f"it is read as {candidate.words}, with")
+            _show_reading(candidate, console)
     else:
-        _show_choice(contents, readings, console)
-    return bool(readings)
+        _show_choice(contents, candidates, console)
+    return bool(candidates)
 
 
-def _show_unreadable(contents: Shapes, found: Sequence[Reading], console: Console) -> None:
+def _show_unreadable(contents: Shapes, found: Sequence[Candidate], console: Console) -> None:
     _show_contents("no installed component reads this; what is there:", contents, console)
-    for problem in dict.fromkeys(f"{reading.component.name}: {reading.problem}" for reading in found):
+    for problem in dict.fromkeys(f"{candidate.component.name}: {candidate.problem}" for candidate in found):
         _say(console, f"  [red]cannot be opened[/red] as {escape(problem)}")
 
 
@@ -68,26 +68,26 @@ def _show_contents(heading: str, contents: Shapes, console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_choice(contents: Shapes, readings: Sequence[Reading], console: Console) -> None:
+def _show_choice(contents: Shapes, candidates: Sequence[Candidate], console: Console) -> None:
     """What fits is listed, with the keys that say so, and a person is asked."""
     _show_contents("what is there:", contents, console)
-    shown = readings[:_READINGS]
+    shown = candidates[:_READINGS]
     _say(console, "nothing in it says what the axes of the array mean. It can be read as, likeliest first:\n")
-    keys = [reading.own(shown) for reading in shown]
-    for number, (reading, words) in enumerate(zip(shown, keys, strict=True), start=1):
-        line = f"  {number}. {words:{max(map(len, keys))}}  {reading.words}"
+    keys = [candidate.own(shown) for candidate in shown]
+    for number, (candidate, words) in enumerate(zip(shown, keys, strict=True), start=1):
+        line = f"  {number}. {words:{max(map(len, keys))}}  {candidate.words}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if len(readings) > len(shown):
-        _say(console, f"  and in {len(readings) - len(shown)} less likely ways")
+    if len(candidates) > len(shown):
+        _say(console, f"  and in {len(candidates) - len(shown)} less likely ways")
     _say(console, "\nWhich is right? Axes are n trajectory, t time, c channel, x y z space. As the first:")
     _show_reading(shown[0], console)
 
 
-def _show_reading(reading: Reading, console: Console) -> None:
-    show_toml(reading.snippet, console)
+def _show_reading(candidate: Candidate, console: Console) -> None:
+    show_toml(candidate.snippet, console)
     both: list[Split] = ["train", "test"]
-    alone = reading.trajectories == 1
-    show(reading.component, both[1:] if alone else both, Selection(datasets=(reading.component,)), console)
+    alone = candidate.trajectories == 1
+    show(candidate.component, both[1:] if alone else both, Selection(datasets=(candidate.component,)), console)
     if alone:
         _say(console, "a single trajectory is not enough to train on; more files are read with * in the url")
 

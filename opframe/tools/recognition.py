@@ -1,4 +1,4 @@
-"""Which components read what lies at a path, and as what: readings in the order of their likelihood."""
+"""Which components read what lies at a path, and as what: candidates in the order of their likelihood."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from opframe.readers.contents import Shapes, stated_axes
 from opframe_registry import Catalog, DataError, Dataset, Metadata, Plugin, Split, Trajectories
 
 _KEPT = 10  # one of so many trajectories is kept for the test, if the files do not say which are
-# What is usual: with less than this, a reading is the less likely the farther it is from it.
+# What is usual: with less than this, a candidate is the less likely the farther it is from it.
 _POINTS, _POINTS_OF_A_LINE, _FRAMES, _CHANNELS = 16, 256, 8, 8
 
 
 @frozen(kw_only=True)
-class Reading:
+class Candidate:
     """A component that reads what lies at a path, and the settings with which it does.
 
     `sure`: the names of the arrays speak for it, and not their shapes alone. `metadata` is of all `trajectories`
@@ -61,8 +61,8 @@ class Reading:
         """The table of a config that reads them."""
         return toml([{"type": self.component.name, **self.settings}])
 
-    def own(self, others: Sequence[Reading]) -> str:
-        """The keys in which it differs from other readings, as they stand in a config."""
+    def own(self, others: Sequence[Candidate]) -> str:
+        """The keys in which it differs from other candidates, as they stand in a config."""
         tables = [{"type": one.component.name, **one.settings} for one in others]
         keys = {"type": self.component.name, **self.settings}
         differing = {key: value for key, value in keys.items() if any(table.get(key) != value for table in tables)}
@@ -90,26 +90,26 @@ def toml(tables: Sequence[Mapping[str, Any]], key: str = "datasets") -> str:
     return "\n\n".join(f"[[{key}]]\n{tomli_w.dumps(table)}".strip() for table in tables)
 
 
-def recognise(url: str, contents: Shapes, catalog: Catalog) -> list[Reading]:
+def recognise(url: str, contents: Shapes, catalog: Catalog) -> list[Candidate]:
     """How the installed components read what lies there, likeliest first; if one is sure of it, only those that are.
 
     Raises DataError where a plugin's settings are wrong.
     """
     converter = make_converter(catalog)
     found = [
-        reading
+        candidate
         for plugin, item in catalog.offers(Dataset)
         if issubclass(item, Dataset)
-        for reading in _of_component(url, contents, plugin, item, converter)
+        for candidate in _of_component(url, contents, plugin, item, converter)
     ]
-    if sure := [_opened(reading) for reading in found if reading.sure]:
+    if sure := [_opened(candidate) for candidate in found if candidate.sure]:
         return sure
-    return _likeliest_first(_as_stated(url, contents, [_opened(reading) for reading in found]))
+    return _likeliest_first(_as_stated(url, contents, [_opened(candidate) for candidate in found]))
 
 
 def _of_component(
     url: str, contents: Shapes, plugin: Plugin, item: type[Dataset], converter: Converter
-) -> Iterator[Reading]:
+) -> Iterator[Candidate]:
     with blamed(item, "recognise"):
         answer = item.recognise(url, contents)
     sure = isinstance(answer, Mapping)
@@ -118,18 +118,18 @@ def _of_component(
             component: Dataset = structure_table(converter, item, dict(settings))
         except ProblemsError as error:
             raise DataError(f"plugin {plugin.name} recognises {url} with {_problems(error.problems)}") from None
-        yield Reading(component=component, settings=settings, sure=sure)
+        yield Candidate(component=component, settings=settings, sure=sure)
 
 
-def _opened(reading: Reading) -> Reading:
+def _opened(candidate: Candidate) -> Candidate:
     """With what it reads; if the files do not say which trajectories are for the test, with a tenth kept for it."""
-    component = reading.component
+    component = candidate.component
     try:
         whole = _open(component, "test")
         check_not_empty(component, whole.metadata)
         count = whole.metadata.trajectories
     except DataError as error:
-        return evolve(reading, problem=str(error))
+        return evolve(candidate, problem=str(error))
     chosen: dict[str, Any] = {}
     try:
         count += _open(component, "train").metadata.trajectories
@@ -138,9 +138,9 @@ def _opened(reading: Reading) -> Reading:
         if _opens(evolve(component, test=test)):
             component, chosen = evolve(component, test=test), {"test": test}
     return evolve(
-        reading,
+        candidate,
         component=component,
-        settings={**reading.settings, **chosen},
+        settings={**candidate.settings, **chosen},
         trajectories=count,
         metadata=whole.metadata,
         axes=whole.variables[0].axes if isinstance(whole, ArrayTrajectories) else "",
@@ -159,19 +159,19 @@ def _opens(component: Dataset) -> bool:
     return True
 
 
-def _as_stated(url: str, contents: Shapes, found: Sequence[Reading]) -> list[Reading]:
-    """The readings that agree with what a file says itself of the axes of its array, if it does."""
+def _as_stated(url: str, contents: Shapes, found: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that agree with what a file says itself of the axes of its array, if it does."""
     if len(contents) != 1 or len(found) < 2:
         return list(found)
     stated = stated_axes(url, next(iter(contents)))
-    return [reading for reading in found if reading.axes == stated] or list(found)
+    return [candidate for candidate in found if candidate.axes == stated] or list(found)
 
 
-def _likeliest_first(found: Sequence[Reading]) -> list[Reading]:
-    """Each reading once, with the fewest settings, the least unusual first."""
-    different: dict[object, Reading] = {}
-    for number, reading in enumerate(sorted(found, key=lambda one: len(one.settings))):
-        different.setdefault((reading.axes, reading.trajectories) if reading.axes else number, reading)
+def _likeliest_first(found: Sequence[Candidate]) -> list[Candidate]:
+    """Each candidate once, with the fewest settings, the least unusual first."""
+    different: dict[object, Candidate] = {}
+    for number, candidate in enumerate(sorted(found, key=lambda one: len(one.settings))):
+        different.setdefault((candidate.axes, candidate.trajectories) if candidate.axes else number, candidate)
     return sorted(different.values(), key=lambda one: (one.oddity, len(one.settings)))
 
 

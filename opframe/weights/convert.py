@@ -30,14 +30,14 @@ from opframe_registry import Catalog, ConfigError, Fields, Published, did_you_me
 
 
 @frozen(kw_only=True)
-class Wishes:
+class ImportOptions:
     """What the person says of a file that it does not say itself: `PATTERN=VALUE` for tensors, channel names."""
 
     fills: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
 
 
-def import_file(url: str, out: Path, wishes: Wishes, catalog: Catalog) -> list[str]:
+def import_file(url: str, out: Path, options: ImportOptions, catalog: Catalog) -> list[str]:
     """Write the weights folder `out` from a checkpoint file anywhere; returns the report, line by line.
 
     Raises WeightsError or ConfigError, in which case nothing is written.
@@ -49,9 +49,9 @@ def import_file(url: str, out: Path, wishes: Wishes, catalog: Catalog) -> list[s
         file = read_file(path, source)
         published = recognise(file, catalog)
         weights = checked(published, file)
-        filled = fill(weights, published.assumed, wishes.fills)
-        fields = name_channels(published.fields, wishes.channels)
-        notes = _notes(published, file, filled, named=bool(wishes.channels))
+        filled = fill(weights, published.assumed, options.fills)
+        fields = name_channels(published.fields, options.channels)
+        notes = _notes(published, file, filled, named=bool(options.channels))
         origin = Origin(source=source, sha256=file.sha256, date=now(), notes=tuple(notes))
         header = Header(backbone=published.backbone, fields=fields, origin=origin)
         weights |= filled
@@ -63,19 +63,19 @@ def import_file(url: str, out: Path, wishes: Wishes, catalog: Catalog) -> list[s
 def fill(weights: Mapping[str, Tensor], assumed: Mapping[str, str], fills: Sequence[str]) -> dict[str, Tensor]:
     """The assumed tensors that `PATTERN=VALUE` sets to other numbers. Raises ConfigError where nothing matches."""
     filled: dict[str, Tensor] = {}
-    for wish in fills:
-        pattern, separator, written = wish.rpartition("=")
+    for option in fills:
+        pattern, separator, written = option.rpartition("=")
         try:
             value = float(written)
         except ValueError:
             separator = ""
         if not separator or not pattern:
-            raise ConfigError(f"--fill {wish}: expected PATTERN=NUMBER, as in '*.temperature=2.0'")
+            raise ConfigError(f"--fill {option}: expected PATTERN=NUMBER, as in '*.temperature=2.0'")
         names = [name for name in assumed if name in weights and fnmatchcase(name, pattern)]
         if not names:
             known = [name for name in assumed if name in weights]
             raise ConfigError(
-                f"--fill {wish}: '{pattern}' matches no tensor that was assumed{did_you_mean(pattern, known)}; "
+                f"--fill {option}: '{pattern}' matches no tensor that was assumed{did_you_mean(pattern, known)}; "
                 f"those are: {', '.join(known) or 'none'}"
             )
         filled |= {name: torch.full_like(weights[name], value) for name in names}

@@ -41,7 +41,7 @@ _ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 
 
 @frozen(kw_only=True)
-class Reading:
+class PublishedSettings:
     """What a file says: the shared keys of the component, its fields, and what had to be assumed."""
 
     keys: Mapping[str, Any]
@@ -49,7 +49,7 @@ class Reading:
     assumed: Mapping[str, str] = field(factory=dict)
 
 
-def read(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], hidden: int) -> Reading:
+def read(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], hidden: int) -> PublishedSettings:
     """Read what DPOT and MoE-POT share; `hidden` is the hidden width of a block's perceptron.
 
     Raises ConfigError where tensors are missing, where arguments contradict the shapes, or where they ask for what
@@ -65,26 +65,26 @@ def read(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], hidden: in
     keys |= {"modes": modes or MODES, "mlp_ratio": _mlp_ratio(arguments, keys["width"], hidden)}
     if not _classifies(fields):
         keys["classes"] = 0
-    return Reading(keys=keys, fields=fields, assumed=assumed)
+    return PublishedSettings(keys=keys, fields=fields, assumed=assumed)
 
 
-def as_published(reading: Reading, backbone: Backbone, weights: Mapping[str, Tensor]) -> Published:
+def as_published(found: PublishedSettings, backbone: Backbone, weights: Mapping[str, Tensor]) -> Published:
     """The answer of `Backbone.from_published`, once the component is made of the keys.
 
     Raises ConfigError where the file has a tensor that the network has no place for.
     """
     with torch.device("meta"):
-        places = backbone.build(reading.fields).state_dict().keys()
+        places = backbone.build(found.fields).state_dict().keys()
     mapped = {name: _TAKEN if name in places else _LEFT_OUT for name in weights}
     for name, fate in mapped.items():
-        if fate != _TAKEN and (_classifies(reading.fields) or not name.startswith("cls_head.")):
+        if fate != _TAKEN and (_classifies(found.fields) or not name.startswith("cls_head.")):
             raise ConfigError(f"the tensor {name} has no place in {backbone.name}")
     return Published(
         backbone=backbone,
-        fields=reading.fields,
+        fields=found.fields,
         weights={name: weight for name, weight in weights.items() if name in places},
         mapped=mapped,
-        assumed=reading.assumed,
+        assumed=found.assumed,
     )
 
 

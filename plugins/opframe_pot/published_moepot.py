@@ -23,15 +23,15 @@ def read_published(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     features = weights.get(f"{_MIXTURE}feature_extractor.conv.0.weight")
     if features is None:
         return None
-    reading = read(arguments, weights, hidden=len(features))
+    found = read(arguments, weights, hidden=len(features))
     experts: dict[str, Any] = {
         "routed_experts": _count(weights, "experts"),
         "shared_experts": _count(weights, "shared_experts"),
         "chosen_experts": min(_CHOSEN, _count(weights, "experts")),
         "gate_norm": "batch" if f"{_MIXTURE}gating.gate.1.running_mean" in weights else "group",
     }
-    backbone = MoEPOT(**reading.keys, **experts)
-    published = as_published(reading, backbone, weights)
+    backbone = MoEPOT(**found.keys, **experts)
+    published = as_published(found, backbone, weights)
     names = [f"blocks.{index}.MoE.gating.temperature" for index in range(backbone.depth)]
     missing = [name for name in names if name not in weights]
     return evolve(

@@ -48,8 +48,8 @@ class DPOT(PatchBackbone):
             return None
         from opframe_pot.published import as_published, read
 
-        reading = read(arguments, weights, hidden=len(weights["blocks.0.mlp.0.weight"]))
-        return as_published(reading, cls(**reading.keys), weights)
+        found = read(arguments, weights, hidden=len(weights["blocks.0.mlp.0.weight"]))
+        return as_published(found, cls(**found.keys), weights)
 
 
 @final

@@ -196,7 +196,7 @@ def test_reads_that_hang_do_not_keep_a_process_from_ending() -> None:
 def test_a_batch_that_is_given_up_is_not_read_to_its_end() -> None:
     windows, plan = (given := loader(0)).windows, given.plan
     asked = iter([False, False, True])
-    windows.batch(plan.addresses(0), Buffers().take, lambda: next(asked))
+    windows.batch(plan.samples(0), Buffers().take, lambda: next(asked))
     assert sum(source.trajectories.reads for source in windows.sources) == 2
 
 

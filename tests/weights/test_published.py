@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from opframe import load_pretrained
-from opframe.weights.convert import Wishes, import_file
+from opframe.weights.convert import ImportOptions, import_file
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import read_header
 from opframe_registry import Backbone, Catalog, ConfigError, Fields, Plugin, Published
@@ -52,7 +52,7 @@ def test_an_imported_file_computes_what_the_published_network_computes(
     name: str, opframe: Call, tmp_path: Path
 ) -> None:
     case, fills = CASES[name]
-    words = [word for wish in fills for word in ("--fill", wish)]
+    words = [word for option in fills for word in ("--fill", option)]
     done = opframe("weights", "import", FILES[name], tmp_path / "out", "--channels", "u,v,p", *words)
     assert done.code == 0, done.errors
     golden = load_file(GOLDEN / f"{case}.safetensors")
@@ -84,8 +84,8 @@ def test_every_form_of_a_published_file_gives_the_same_weights(form: str, catalo
         model = {f"module.{name}": weight for name, weight in model.items()}
     kept = model if "bare" in form else {"args": vars(content["args"]), "model": model}
     torch.save(kept, tmp_path / "file.pth", _use_new_zipfile_serialization=form != "legacy")
-    import_file(str(FILES["dpot"]), tmp_path / "reference", Wishes(), catalog)
-    import_file(str(tmp_path / "file.pth"), tmp_path / "out", Wishes(), catalog)
+    import_file(str(FILES["dpot"]), tmp_path / "reference", ImportOptions(), catalog)
+    import_file(str(tmp_path / "file.pth"), tmp_path / "out", ImportOptions(), catalog)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("reference", "out"))
     assert one.keys() == two.keys()
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
@@ -94,15 +94,15 @@ def test_every_form_of_a_published_file_gives_the_same_weights(form: str, catalo
 def test_a_published_file_can_be_anywhere_fsspec_reads(catalog: Catalog, tmp_path: Path) -> None:
     with fsspec.open("memory://zoo/dpot.pth", "wb") as file:
         file.write(FILES["dpot"].read_bytes())
-    import_file("memory://zoo/dpot.pth", tmp_path / "out", Wishes(), catalog)
+    import_file("memory://zoo/dpot.pth", tmp_path / "out", ImportOptions(), catalog)
     assert read_header(tmp_path / "out", catalog).origin.source == "memory://zoo/dpot.pth"
     with pytest.raises(WeightsError, match=r"memory://zoo/other.pth: no such file"):
-        import_file("memory://zoo/other.pth", tmp_path / "other", Wishes(), catalog)
+        import_file("memory://zoo/other.pth", tmp_path / "other", ImportOptions(), catalog)
 
 
 def test_a_missing_file_is_not_looked_for_on_the_hub(catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"^models/dpot.pth: no such file"):
-        import_file("models/dpot.pth", tmp_path / "out", Wishes(), catalog)
+        import_file("models/dpot.pth", tmp_path / "out", ImportOptions(), catalog)
 
 
 @pytest.mark.parametrize("place", ["model", "args", "optimizer", "model.weight"])
@@ -118,7 +118,7 @@ def test_a_file_that_wants_to_run_something_is_refused_by_name(
         content[place] = evil
     torch.save(content, tmp_path / "evil.pth", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError, match=r"evil.pth: refused, .* asks for \w+\.system"):
-        import_file(str(tmp_path / "evil.pth"), tmp_path / "out", Wishes(), catalog)
+        import_file(str(tmp_path / "evil.pth"), tmp_path / "out", ImportOptions(), catalog)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pth"]
     torch.load(tmp_path / "evil.pth", weights_only=False)
     assert (tmp_path / "harm").exists()  # the file is what it is feared to be
@@ -127,7 +127,7 @@ def test_a_file_that_wants_to_run_something_is_refused_by_name(
 def test_no_class_but_the_arguments_own_is_read(catalog: Catalog, tmp_path: Path) -> None:
     torch.save({"model": {"weight": torch.zeros(2)}, "args": Path("somewhere")}, tmp_path / "file.pth")
     with pytest.raises(WeightsError, match=r"refused, .* asks for pathlib\.\w+"):
-        import_file(str(tmp_path / "file.pth"), tmp_path / "out", Wishes(), catalog)
+        import_file(str(tmp_path / "file.pth"), tmp_path / "out", ImportOptions(), catalog)
 
 
 DAMAGED = {
@@ -144,7 +144,7 @@ def test_a_file_that_is_damaged_or_of_another_kind_is_named(kind: str, catalog: 
     content, words = DAMAGED[kind]
     (tmp_path / "file.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=rf"file.pth: .*{words}"):
-        import_file(str(tmp_path / "file.pth"), tmp_path / "out", Wishes(), catalog)
+        import_file(str(tmp_path / "file.pth"), tmp_path / "out", ImportOptions(), catalog)
     assert not (tmp_path / "out").exists()
 
 
@@ -162,17 +162,17 @@ def test_a_file_without_a_known_network_is_refused_with_what_it_holds(
 ) -> None:
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(WeightsError, match=words):
-        import_file(str(tmp_path / "file.pth"), tmp_path / "out", Wishes(), catalog)
+        import_file(str(tmp_path / "file.pth"), tmp_path / "out", ImportOptions(), catalog)
 
 
 def test_what_was_assumed_can_be_set_and_nothing_else(catalog: Catalog, tmp_path: Path) -> None:
-    import_file(str(FILES["moepot"]), tmp_path / "plain", Wishes(), catalog)
-    import_file(str(FILES["moepot"]), tmp_path / "filled", Wishes(fills=("*.temperature=2.0",)), catalog)
+    import_file(str(FILES["moepot"]), tmp_path / "plain", ImportOptions(), catalog)
+    import_file(str(FILES["moepot"]), tmp_path / "filled", ImportOptions(fills=("*.temperature=2.0",)), catalog)
     plain, filled = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "filled"))
     changed = {name: (float(plain[name]), float(filled[name])) for name in plain if not plain[name].equal(filled[name])}
     assert changed == {"blocks.0.MoE.gating.temperature": (0.5, 2.0)}
     assert any("2, as asked" in note for note in read_header(tmp_path / "filled", catalog).origin.notes)
-    for wish, words in (
+    for option, words in (
         ("*.temprature=2", r"matches no tensor that was assumed.*those are: .*blocks\.0\.MoE\.gating\.temperature"),
         ("pos_embed=0", "matches no tensor"),
         ("modes=16", "matches no tensor"),
@@ -180,15 +180,15 @@ def test_what_was_assumed_can_be_set_and_nothing_else(catalog: Catalog, tmp_path
         ("2.0", r"expected PATTERN=NUMBER"),
     ):
         with pytest.raises(ConfigError, match=words):
-            import_file(str(FILES["moepot"]), tmp_path / "out", Wishes(fills=(wish,)), catalog)
+            import_file(str(FILES["moepot"]), tmp_path / "out", ImportOptions(fills=(option,)), catalog)
     assert not (tmp_path / "out").exists()
 
 
 def test_channels_are_named_one_by_one(catalog: Catalog, tmp_path: Path) -> None:
-    import_file(str(FILES["dpot"]), tmp_path / "out", Wishes(channels=("u", "v", "p")), catalog)
+    import_file(str(FILES["dpot"]), tmp_path / "out", ImportOptions(channels=("u", "v", "p")), catalog)
     assert read_header(tmp_path / "out", catalog).fields.channels == ("u", "v", "p")
     with pytest.raises(ConfigError, match="2 names for 3 channels"):
-        import_file(str(FILES["dpot"]), tmp_path / "other", Wishes(channels=("u", "v")), catalog)
+        import_file(str(FILES["dpot"]), tmp_path / "other", ImportOptions(channels=("u", "v")), catalog)
 
 
 # Plugins that answer wrongly
@@ -234,16 +234,16 @@ def offered(*items: type[Backbone]) -> Catalog:
 )
 def test_an_import_that_is_not_complete_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=words):
-        import_file(str(FILES["dpot"]), tmp_path / "out", Wishes(), offered(claimed(**changes)))
+        import_file(str(FILES["dpot"]), tmp_path / "out", ImportOptions(), offered(claimed(**changes)))
     assert not (tmp_path / "out").exists()
 
 
 def test_imported_weights_have_the_precision_of_the_network(tmp_path: Path) -> None:
-    import_file(str(FILES["dpot"]), tmp_path / "out", Wishes(), offered(claimed()))
+    import_file(str(FILES["dpot"]), tmp_path / "out", ImportOptions(), offered(claimed()))
     assert {weight.dtype for weight in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
 
 
 def test_a_file_that_two_backbones_take_for_their_own_is_refused(catalog: Catalog, tmp_path: Path) -> None:
     both = Catalog((*catalog.plugins, *offered(claimed()).plugins))
     with pytest.raises(WeightsError, match=r"dpot and claims|claims and dpot"):
-        import_file(str(FILES["dpot"]), tmp_path / "out", Wishes(), both)
+        import_file(str(FILES["dpot"]), tmp_path / "out", ImportOptions(), both)

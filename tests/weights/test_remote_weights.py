@@ -13,7 +13,7 @@ import torch
 
 from opframe.files.cache import remote_cache
 from opframe.files.retries import Retries
-from opframe.weights.convert import Wishes, import_file
+from opframe.weights.convert import ImportOptions, import_file
 from opframe.weights.location import WeightsError, read_bytes
 from opframe.weights.pretrained import read_pretrained, write_folder
 from opframe_registry import Catalog
@@ -108,8 +108,8 @@ def test_a_published_file_that_is_refused_is_not_kept(server: FileServer, catalo
     url = server.serve("dpot.pth", FILES["dpot"].read_bytes())
     server.faults = ["garbage"]
     with pytest.raises(WeightsError, match=r"dpot\.pth: not a file that torch\.save wrote"):
-        import_file(url, tmp_path / "out", Wishes(), catalog)
-    import_file(url, tmp_path / "out", Wishes(), catalog)
+        import_file(url, tmp_path / "out", ImportOptions(), catalog)
+    import_file(url, tmp_path / "out", ImportOptions(), catalog)
     assert len(fetched(server)) == 2
 
 
