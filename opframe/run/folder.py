@@ -149,8 +149,12 @@ def _version(name: str) -> str:
 def _git_commit() -> str | None:
     """The commit of the working directory, with a mark when files differ from it."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "--no-optional-locks", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("--no-optional-locks", "status", "--porcelain", "-uno")  # writes nothing: others may wait for it
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip() + ("-modified" if status.stdout.strip() else "")
+    return commit + ("-modified" if changed else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
