@@ -9,13 +9,15 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from attrs import field, frozen
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from opframe.files.cache import cache_folder, remote_cache
@@ -30,6 +32,7 @@ from opframe.files.location import (
     open_bytes,
     require_real,
 )
+from opframe.files.refusal import on_refusal
 from opframe.files.retries import redacted
 from opframe.readers.npy import map_npy
 from opframe_registry import DataError, did_you_mean
@@ -113,14 +116,24 @@ class MatStore:
             small = prod(array.shape) * array.dtype.itemsize <= _SMALL
             kept = "" if small else self._fingerprint()
             self._loaded[name] = self._cached(name, kept) if kept else self._read(name, small)
+        if not is_local(self._url):
+            on_refusal(partial(self._forget, name))
         return self._loaded[name]
+
+    def _forget(self, name: str) -> None:
+        """Keep nothing of a remote file of which something was refused."""
+        self._loaded.pop(name, None)
+        remote = RemoteFile(self._url, remote_cache(), self._versions)
+        if remote.kept:
+            _kept_at(self._title, name, self._fingerprint()).unlink(missing_ok=True)
+            remote.forget([(0, remote.identity.size)])
 
     def _cached(self, name: str, fingerprint: str) -> NDArray[Any]:
         """A memory map of the file that holds an array alone; written by the first process that needs it."""
-        path = cache_folder() / "matlab" / f"{Path(self._title).stem}-{name}-{fingerprint[:16]}.npy"
+        path = _kept_at(self._title, name, fingerprint)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _only_one(path.with_name(f"{path.name}.lock")):
+            with FileLock(path.with_name(f"{path.name}.lock")):
                 if not path.exists():
                     self._write(name, path)
         except OSError as error:
@@ -133,7 +146,7 @@ class MatStore:
     def _write(self, name: str, path: Path) -> None:
         values = self._read(name, small=False)
         _log.warning("%s: '%s' is written once to %s, %.3g MB", self._title, name, path, values.nbytes / 1e6)
-        with _appearing(path) as partial, partial.open("wb") as file:
+        with _appearing(path) as begun, begun.open("wb") as file:
             np.save(file, values)
 
     def _read(self, name: str, small: bool) -> NDArray[Any]:
@@ -154,7 +167,7 @@ class MatStore:
                 return
             folder = cache_folder() / "matlab"
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _appearing(folder / "fetched.mat", kept=False) as partial, partial.open("w+b") as copy:
+            with _appearing(folder / "fetched.mat", kept=False) as begun, begun.open("w+b") as copy:
                 shutil.copyfileobj(file, copy, _PIECE)
                 copy.seek(0)
                 yield copy
@@ -167,6 +180,10 @@ class MatStore:
         path = Path(local_path(self._url)).resolve()
         status = path.stat()
         return hashlib.sha256(f"{path}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
+
+
+def _kept_at(title: str, name: str, fingerprint: str) -> Path:
+    return cache_folder() / "matlab" / f"{Path(title).stem}-{name}-{fingerprint[:16]}.npy"
 
 
 def _check_length(file: BinaryIO) -> None:
@@ -187,21 +204,10 @@ def _check_length(file: BinaryIO) -> None:
 @contextmanager
 def _appearing(path: Path, kept: bool = True) -> Iterator[Path]:
     """A name for a file while it is written, which then has its own if it is to be kept."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    begun = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        yield partial
+        yield begun
         if kept:
-            os.replace(partial, path)
+            os.replace(begun, path)
     finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Waits until no other thread or process is in here with the same path."""
-    with path.open("w") as file:
-        with suppress(ImportError, OSError):  # without locks some work may be done twice
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        begun.unlink(missing_ok=True)

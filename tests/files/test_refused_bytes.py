@@ -10,9 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.io import savemat
 
 from data_support import Command, command
 from opframe.files.cache import remote_cache
+from opframe.files.refusal import once_more
 from opframe.files.retries import Retries
 from opframe.mixture.source import Source, open_dataset, read_finite
 from opframe.readers.contents import gather
@@ -111,6 +114,24 @@ def test_of_headers_that_are_none_nothing_is_kept(server: FileServer, begin: Cal
         server.files[f"/{name}"] = FILES[name]
         begin()
         assert list(gather(url).values()) == [SMOOTH.shape]
+
+
+def test_of_a_matlab_array_that_is_refused_nothing_is_kept(server: FileServer, begin: Callable[[], None]) -> None:
+    values = np.linspace(0.0, 1.0, 20_000).reshape(100, 200)
+    right, wrong = io.BytesIO(), io.BytesIO()
+    savemat(right, {"u": values})
+    savemat(wrong, {"u": np.full_like(values, np.nan)})
+    url = server.serve("own.mat", right.getvalue())
+    server.files["/own.mat"] = wrong.getvalue()  # with the length and the ETag of the right one
+    assert len(right.getvalue()) == len(wrong.getvalue())
+
+    def judged() -> NDArray[np.float64]:
+        return once_more(lambda: Stores().array(url, "u")[3], lambda row: bool(np.isfinite(row).all()))
+
+    assert np.isnan(judged()).all()
+    server.files["/own.mat"] = right.getvalue()
+    begin()
+    assert np.array_equal(judged(), values[3])
 
 
 def prepared(catalog: Catalog, url: str) -> Source:

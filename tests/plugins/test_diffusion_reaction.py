@@ -16,7 +16,7 @@ from opframe_diffusion_reaction import DiffusionReaction
 from opframe_diffusion_reaction.solver import SIDE, DiffusionReactionSolver, laplacian
 from opframe_registry import Split
 
-SAMPLE = Path(__file__).parents[1] / "configs" / "samples" / "pdebench_diffusion_reaction.h5"
+SAMPLE = Path(__file__).parents[2] / "configs" / "samples" / "pdebench_diffusion_reaction.h5"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from opframe.mixture.source import open_source, read_frames
 from opframe.readers.contents import gather
 from opframe_registry import Catalog, DataError, Dataset, Fields, Trajectories
 
-FILES = Path(__file__).parent / "layouts" / "fno"
+FILES = Path(__file__).parents[1] / "layouts" / "fno"
 NEW = FILES / "fno_ns_V1e-3_N3_T4_v73.mat"
 OLD = FILES / "fno_ns_V1e-4_N3_T4.mat"
 

@@ -17,7 +17,7 @@ from opframe_navier_stokes import NavierStokes
 from opframe_navier_stokes.solver import VorticitySolver
 from opframe_registry import DataError
 
-SAMPLES = Path(__file__).parent.parent / "configs" / "samples"
+SAMPLES = Path(__file__).parents[2] / "configs" / "samples"
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from opframe.files.location import dataset_names
 from opframe.mixture.source import evaluation_mask, open_source, read_frames
 from opframe_registry import Catalog, DataError, Dataset, Fields, Trajectories
 
-FILES = Path(__file__).parent / "layouts" / "pdebench"
+FILES = Path(__file__).parents[1] / "layouts" / "pdebench"
 CFD = FILES / "2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_16_Train.hdf5"
 DIFFUSION_REACTION = FILES / "pdebench_2D_diff-react_16.h5"
 DAM_BREAK = FILES / "pdebench_2D_rdb_16.h5"

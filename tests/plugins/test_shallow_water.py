@@ -19,7 +19,7 @@ from opframe_registry import Split
 from opframe_shallow_water import RadialDamBreak
 from opframe_shallow_water.solver import SIDE, ShallowWaterSolver
 
-SAMPLE = Path(__file__).parents[1] / "configs" / "samples" / "pdebench_radial_dam_break.h5"
+SAMPLE = Path(__file__).parents[2] / "configs" / "samples" / "pdebench_radial_dam_break.h5"
 double_precision = partial(ShallowWaterSolver, dtype=torch.float64)
 
 

@@ -18,7 +18,7 @@ from opframe_registry import ConfigError, Fields
 from opframe_unet import UNet
 from support import adapted_weight
 
-MADE_BEFORE = Path(__file__).parent / "made_before" / "unet"
+MADE_BEFORE = Path(__file__).parents[1] / "made_before" / "unet"
 
 
 def fields_of(
