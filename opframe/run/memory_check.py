@@ -60,7 +60,7 @@ def check_memory(experiment: Experiment, sources: Sources, processes: Processes,
     if training:
         _check_step(step, Network(), machine)  # what is too large here may be too large even to be counted
     network = count_network(experiment, sources.fields)
-    network = network if training else evolve(network, training=0)
+    network = network if training else Network(weights=network.weights)
     _check_network(experiment, network, step.here, machine)
     if training:
         _check_step(step, network, machine)
@@ -75,6 +75,7 @@ def _step(experiment: Experiment, channels: int, grid: tuple[int, ...], processe
         workers=experiment.data.workers,
         history=experiment.data.history,
         frames=experiment.objective.frames,
+        horizon=experiment.data.horizon,
         channels=channels,
         grid=grid,
         steps=experiment.trainer.steps,
@@ -104,6 +105,7 @@ def _options(step: Step, fits: Callable[[Step], bool]) -> list[Option]:
         ("data.batch_size", parts, 1, step.batch_size // parts, lambda n: evolve(step, batch_size=parts * n)),
         ("data.workers", 1, 0, step.workers, lambda n: evolve(step, workers=n)),
         ("objective.frames", 1, 1, step.frames, lambda n: evolve(step, frames=n)),
+        ("data.horizon", 1, 1, step.horizon, lambda n: evolve(step, horizon=n)),
         ("data.history", 1, 1, step.history, lambda n: evolve(step, history=n)),
         ("data.channels", 1, 1, step.channels, lambda n: evolve(step, channels=n)),
     ]
@@ -136,7 +138,7 @@ def _largest(least: int, now: int, fits: Callable[[int], bool]) -> int | None:
 
 
 def _check_network(experiment: Experiment, network: Network, here: int, machine: Machine) -> None:
-    own = network.weights + network.training
+    own = network.weights + network.gradients + network.state
     if lacks := machine.lacks(0, own * (here if machine.gpu is None else 1)):
         free = (machine.memory or 0) // here if machine.gpu is None else machine.gpu
         fits = free * network.weights // own // NUMBER

@@ -52,10 +52,11 @@ def this_machine(device: torch.device) -> Machine:
 
 @frozen(kw_only=True)
 class Network:
-    """Bytes of the weights, and of what training adds: gradients, and the optimizer's state."""
+    """Bytes of the weights, of the gradients of those that are trained, and of the optimizer's state."""
 
     weights: int = 0
-    training: int = 0
+    gradients: int = 0
+    state: int = 0
 
 
 def count_network(experiment: Experiment, fields: Fields) -> Network:
@@ -75,7 +76,7 @@ def count_network(experiment: Experiment, fields: Fields) -> Network:
     groups = parameter_groups(network, experiment.backbone.parts, experiment.parameters)
     weights = sum(weight.numel() * weight.element_size() for weight in network.parameters())
     trained = sum(weight.numel() * weight.element_size() for group in groups for weight in group["params"])
-    return Network(weights=weights, training=trained * (1 + assembly.optimizer_copies(experiment)))
+    return Network(weights=weights, gradients=trained, state=trained * assembly.optimizer_copies(experiment))
 
 
 @frozen(kw_only=True)
@@ -87,6 +88,7 @@ class Step:
     workers: int
     history: int
     frames: int
+    horizon: int
     channels: int
     grid: tuple[int, ...]
     steps: int
@@ -112,9 +114,9 @@ class Step:
         return self.here * (held * self.batch + self.batch_size * _WINDOW)
 
     def lacks(self, network: Network, machine: Machine) -> str:
-        """As `Machine.lacks`. All predictions of a part of the batch are kept for its gradients."""
-        predicted = self._share // self.accumulate * self.frames * self._frame
-        own = network.weights + network.training + predicted
+        """As `Machine.lacks`. What a network predicts is there before the gradients are."""
+        predicted = self._share // self.accumulate * self.horizon * self._frame
+        own = network.weights + network.state + max(network.gradients, predicted)
         if machine.gpu is None:
             return machine.lacks(self.batches(), self.here * own)
         return machine.lacks(self.batches(), self.batch + own)

@@ -169,7 +169,7 @@ def test_a_read_that_hangs_is_waited_for_a_second_at_most(new_threads: Callable[
 
 ENDING = """
 import signal
-from test_loading import batches, loader
+from tests.mixture.test_loading import batches, loader
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 left_open, waiting = batches(loader(2, hangs=4)), batches(loader(2, hangs=4))

@@ -13,7 +13,6 @@ import attrs
 import pytest
 import torch
 from rich.console import Console
-from test_sampling import assert_frequencies
 from torch import Tensor, nn
 
 from conftest import Command
@@ -35,6 +34,7 @@ from opframe_registry import Backbone, Catalog, ConfigError, Fields, Order, Popu
 from opframe_sampling import Balanced, Proportional
 from opframe_unet import UNet
 from support import ROOT, assert_same_training, saved_state, waves, write_prepared
+from tests.plugins.test_sampling import assert_frequencies
 
 COARSE, FINE = (16, 16), (24, 24)
 POPULATIONS = (

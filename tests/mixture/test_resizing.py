@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
-from test_data_protocol import in_memory
 from torch import Tensor
 
 from opframe.config.settings import Resize
@@ -19,6 +18,7 @@ from opframe.run import assembly
 from opframe.run.experiment import load_experiment
 from opframe_registry import Catalog, ConfigError, Fields
 from support import waves, write_prepared
+from tests.mixture.test_data_protocol import in_memory
 
 
 def waves_on(grid: tuple[int, ...], longest: int) -> Tensor:

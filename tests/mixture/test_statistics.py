@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_data_protocol import in_memory
-from test_evaluation import SumOfLastTwo, evaluator
 
 from conftest import Command
 from opframe.config.settings import Experiment
@@ -22,6 +20,8 @@ from opframe.run import assembly
 from opframe.run.experiment import load_experiment
 from opframe_registry import Catalog, DataError, Fields
 from support import waves, write_prepared
+from tests.evaluation.test_evaluation import SumOfLastTwo, evaluator
+from tests.mixture.test_data_protocol import in_memory
 
 
 def ignored(what: str, done: int, total: int) -> None:

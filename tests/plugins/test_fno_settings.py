@@ -8,12 +8,12 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from test_fno import fields_of, inputs_of
 
 from opframe.run.experiment import load_experiment
 from opframe_fno import FNO
 from opframe_registry import Catalog, ConfigError
 from support import ROOT
+from tests.plugins.test_fno import fields_of, inputs_of
 
 
 def test_the_parts_are_the_whole_and_do_not_overlap() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import attrs
 import pytest
 import torch
-from test_fno import CASES, difference, fields_of, golden, ours
 from torch import Tensor
 
 from opframe.layers.dense import Pointwise
@@ -16,6 +15,7 @@ from opframe_fno.spectral import ModeTransform
 from opframe_pot import DPOT
 from opframe_registry import Adapted, ConfigError, Fields
 from support import adapted_weight
+from tests.plugins.test_fno import CASES, difference, fields_of, golden, ours
 
 SMALL = FNO(width=8, depth=1, modes=3, normalize=True, classes=2)
 FIRST = "patch_embed.proj.0.weight"

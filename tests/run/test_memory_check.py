@@ -24,7 +24,17 @@ from opframe_registry import Catalog, ConfigError, DataError, Dataset, Metadata,
 
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 STEP = Step(
-    batch_size=8, accumulate=2, workers=0, history=4, frames=2, channels=3, grid=(10, 10), steps=9, processes=1, here=1
+    batch_size=8,
+    accumulate=2,
+    workers=0,
+    history=4,
+    frames=2,
+    horizon=1,
+    channels=3,
+    grid=(10, 10),
+    steps=9,
+    processes=1,
+    here=1,
 )
 NOTHING = Network()
 
@@ -36,7 +46,7 @@ REFUSED = {
     "data.history=1000000000": "data.history = 1000000000: .* [0-9]+ would fit",
     "data.channels=1000000000": "data.channels = 1000000000: .* [0-9]+ would fit",
     "objective.frames=1000000000": "objective.frames = 1000000000: .* [0-9]+ would fit",
-    "data.horizon=1000000000": r"\[backbone\] dpot: a network of [0-9,]+ parameters.* needs at least [0-9.,]+ TB",
+    "data.horizon=1000000000": "data.horizon = 1000000000: .* [0-9]+ would fit",
     "data.workers=1000000000": "data.workers = 1000000000: this machine lets a process have [0-9,]+ threads",
     "backbone.width=10000000": r"\[backbone\] dpot: a network of 800,00[0-9,]+ .* [0-9,]+ parameters would fit",
     "backbone.width=8000000000000": r"\[backbone\] dpot: the network is larger than any machine",
@@ -83,7 +93,7 @@ def test_what_no_machine_holds_is_refused_with_what_would_fit(experiment: Path) 
 
 def test_a_step_that_surely_does_not_fit_is_refused_and_one_that_just_fits_is_not() -> None:
     samples, window = 8 * (4 + 2) * 3 * 100 * 4, STEP.batches() - STEP.batch
-    predicted = 4 * 2 * 3 * 100 * 4
+    predicted = 4 * 1 * 3 * 100 * 4
     assert STEP.batch == samples
     assert 0 < window < 8 * 200
     need = samples + window + predicted
@@ -95,7 +105,7 @@ def test_a_step_that_surely_does_not_fit_is_refused_and_one_that_just_fits_is_no
     assert attrs.evolve(with_workers, steps=2).batches() == 2 * samples + window
     two = attrs.evolve(STEP, processes=2, here=2)
     assert two.batches() == samples + 2 * window
-    weights = Network(weights=1000, training=3000)
+    weights = Network(weights=1000, gradients=predicted + 1000, state=2000)
     assert STEP.lacks(weights, Machine(memory=need + 3999))
     assert not STEP.lacks(weights, Machine(memory=samples + window, gpu=4000 + samples + predicted))
     assert "of GPU memory" in STEP.lacks(weights, Machine(memory=samples + window, gpu=3999 + samples + predicted))
@@ -107,14 +117,15 @@ def test_a_network_is_counted_with_its_gradients_and_what_the_optimizer_keeps(
     read = load_experiment(experiment, catalog)
     fields = assembly.open_sources(read).fields
     numbers = sum(weight.numel() for weight in assembly.build_backbone(read, fields).parameters())
-    assert count_network(read, fields) == Network(weights=4 * numbers, training=3 * 4 * numbers)
+    assert count_network(read, fields) == Network(weights=4 * numbers, gradients=4 * numbers, state=8 * numbers)
     halved = attrs.evolve(
         read,
         parameters=load_experiment(experiment, catalog, ['parameters=[{match=["blocks"],frozen=true}]']).parameters,
     )
     found = count_network(halved, fields)
     assert found.weights == 4 * numbers
-    assert 0 < found.training < 3 * 4 * numbers
+    assert 0 < found.gradients < 4 * numbers
+    assert found.state == 2 * found.gradients
 
 
 def refusal(experiment: Path, catalog: Catalog, overrides: dict[str, str], training: bool = True) -> str:

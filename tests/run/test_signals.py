@@ -101,7 +101,7 @@ def test_a_signal_ends_a_run_in_every_phase(experiment: Path, name: str) -> None
 def test_a_server_that_does_not_answer_is_not_waited_for(experiment: Path, server: FileServer) -> None:
     url = server.serve("one.h5", (experiment.parent / "one.h5").read_bytes())
     server.delay = 20.0
-    process = start(experiment, Phase(slow="opframe.job:write_report", options=(f"datasets.one.url={url}",)))
+    process = start(experiment, Phase(slow="opframe.run.job:write_report", options=(f"datasets.one.url={url}",)))
     deadline = time.monotonic() + 120
     while not server.requests:
         assert process.poll() is None, process.communicate()
@@ -149,7 +149,7 @@ def wait_until_gone(processes: list[int]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_processes_that_look_at_data_end_with_the_one_that_asks_them_to(experiment: Path, whole_group: bool) -> None:
-    phase = Phase(slow="opframe.data.audit:examine", how="in_a_library")
+    phase = Phase(slow="opframe.tools.audit:examine", how="in_a_library")
     process = start(experiment, phase, "data", "check", "--jobs", "2")
     wait_until_reached(experiment, process)
     helpers = children(process)
