@@ -56,6 +56,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=trace,
                 text=True,
+                cwd=self.folder,
                 env={**os.environ, **own},
             )
 

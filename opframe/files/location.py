@@ -125,7 +125,7 @@ def find_dataset(url: str, file: h5py.File, path: str) -> h5py.Dataset:
     if found.shape is None:
         raise DataError(f"{url}: '{path}' is an empty dataset without a shape")
     require_real(url, path, found.dtype)
-    _require_filters(url, found)
+    require_filters(f"{url}: '{path}'", found)
     return found
 
 
@@ -142,8 +142,8 @@ def require_real(url: str, path: str, dtype: np.dtype[Any]) -> None:
         raise DataError(f"{url}: {name} holds {held}, expected real numbers")
 
 
-def _require_filters(url: str, found: h5py.Dataset) -> None:
-    """Raises DataError where a dataset is stored with a filter that is not there, with the package that has it."""
+def require_filters(title: str, found: h5py.Dataset) -> None:
+    """Raises DataError where a dataset is stored with a filter that is not there, naming what brings it."""
     properties = found.id.get_create_plist()
     for number in range(properties.get_nfilters()):
         code, _, _, name = properties.get_filter(number)
@@ -153,7 +153,7 @@ def _require_filters(url: str, found: h5py.Dataset) -> None:
             import hdf5plugin  # noqa: F401  # registers its filters with HDF5
         if not h5py.h5z.filter_avail(code):
             what = f"filter {code} ({re.split('[:;]', name.decode(errors='replace'))[0]})"
-            raise DataError(f"{url}: '{found.name[1:]}' is stored with {what}; pip install \"opframe[filters]\"")
+            raise DataError(f'{title} is stored with {what}; pip install "opframe[filters]"')
 
 
 def attribute(url: str, item: h5py.Group | h5py.Dataset, key: str, default: Any = None) -> Any:

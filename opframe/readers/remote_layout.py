@@ -6,7 +6,6 @@ itself, in a file in memory, so that every filter works that h5py or hdf5plugin 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Protocol
@@ -18,6 +17,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from opframe.files.file import Range
+from opframe.files.location import require_filters
 from opframe.readers.remote_selection import Box, Picked, Selection, boxes
 from opframe_registry import DataError
 
@@ -168,7 +168,7 @@ def find_layout(file: h5py.File, path: str, title: str, ask: Ask) -> Layout:
     if kind == h5py.h5d.CHUNKED and plain and properties.get_nfilters() == 0:
         return PlainChunks(**common, fill=np.asarray(dataset.fillvalue), table=_chunk_table(dataset))
     if kind == h5py.h5d.CHUNKED and not variable:
-        _require_filters(properties, title)
+        require_filters(title, dataset)
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR)  # or the mirror would be as large as the dataset
         table = _chunk_table(dataset)
         return FilteredChunks(**common, title=title, table=table, properties=properties, stored=stored)
@@ -196,17 +196,6 @@ def _refuse_other_files(dataset: h5py.Dataset, properties: h5py.h5p.PropDCID, ti
         others += [source.file_name for source in dataset.virtual_sources() if source.file_name != "."]
     if others:
         raise DataError(f"{title} lies in other files ({others[0]} ...), which cannot be found from a remote one")
-
-
-def _require_filters(properties: h5py.h5p.PropDCID, title: str) -> None:
-    for number in range(properties.get_nfilters()):
-        code, _, _, name = properties.get_filter(number)
-        if not h5py.h5z.filter_avail(code):
-            try:
-                import hdf5plugin  # noqa: F401  # registers its filters with HDF5
-            except ImportError:
-                what = f"filter {code} ({re.split('[:;]', name.decode())[0]})"
-                raise DataError(f"{title} is stored with {what}; to read it, pip install hdf5plugin") from None
 
 
 def _within(axis: range, first: int, size: int) -> tuple[range, slice]:

@@ -23,7 +23,7 @@ from opframe_registry import DataError, OpframeError
 
 _log = logging.getLogger(__name__)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_NEEDS_HUB = "huggingface_hub is not installed; pip install opframe[hub]"
+_NEEDS_HUB = 'huggingface_hub is not installed; pip install "opframe[hub]"'
 _LARGE = 10 * 2**20  # bytes from which on it is said that a file is fetched
 
 

@@ -121,7 +121,7 @@ def test_a_filter_that_is_not_installed_is_named_with_its_package(server: FileSe
         f"RemoteHdf5({url!r}, RemoteCache(folder=Path({str(tmp_path)!r}))).array('data')"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
-    assert "file.h5: 'data' is stored with filter 32015 (HDF5 zstd filter); to read it, pip install hdf5plugin" in told
+    assert "file.h5: 'data' is stored with filter 32015 (HDF5 zstd filter); pip install \"opframe[filters]\"" in told
 
 
 def test_layouts_that_ranges_cannot_serve_are_read_all_the_same(server: FileServer, cache: RemoteCache) -> None:

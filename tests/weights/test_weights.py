@@ -171,7 +171,7 @@ def test_a_local_folder_is_preferred_to_a_repository(folder: Path, monkeypatch: 
 def test_without_the_hub_package_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for where, words in (("some/network", "no such folder here; "), ("hf://some/network", "")):
-        with pytest.raises(WeightsError, match=rf"^{where}: {words}.*pip install opframe\[hub\]"):
+        with pytest.raises(WeightsError, match=rf"^{where}: {words}.*pip install \"opframe\[hub\]\""):
             load_pretrained(where)
 
 
