@@ -20,7 +20,7 @@ from opframe_registry.identity import locations
 
 
 def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
-    """Open the data and build the network. Raises OpframeError for whatever does not fit."""
+    """Open the data and build all that trains. Raises OpframeError for whatever does not fit."""
     missing = _missing(experiment)
     for message in missing:
         console.print(f"not ready: {message}", highlight=False, soft_wrap=True)
@@ -50,7 +50,10 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     for line in transferred.summary() if transferred else ():
         console.print(line, highlight=False, soft_wrap=True)
     assembly.check_grids(backbone, sources)
-    assembly.build_optimizer(experiment, backbone)
+    optimizer = assembly.build_optimizer(experiment, backbone)
+    assembly.build_schedule(experiment, optimizer)
+    assembly.build_loss(experiment, sources.fields)
+    assembly.build_order(experiment, sources.train)
     frozen = sum(weight.numel() for weight in backbone.parameters() if not weight.requires_grad)
     if frozen:
         console.print(f"frozen: {frozen:,} parameters", highlight=False)

@@ -77,7 +77,7 @@ def wrong(name: str, kind: str, *expected: str, build: str = "return None", **ot
     code = ANY_KIND.replace("KIND", kind).replace("BUILD", build)
     for part in ("field", "method"):
         code = code.replace(part.upper(), others.get(part, ""))
-    command = others.get("command", "check" if kind in ("Dataset", "Backbone", "Optimizer") else "run")
+    command = others.get("command", "check")
     return Case(
         name=name,
         arrange=installed(name, code),
@@ -169,8 +169,10 @@ BUILDING = [
     blamed(
         "list-sampler", "Sampler", "build returned list; expected a function of (seed, step, size)", build="return []"
     ),
-    blamed("no-windows", "Sampler", "its order gave 0 windows of 4", build="return lambda *_: []"),
-    blamed("raising-order", "Sampler", "its order raised ZeroDivisionError", build="return lambda *_: 1 / 0"),
+    blamed("no-windows", "Sampler", "its order gave 0 windows of 4", build="return lambda *_: []", command="run"),
+    blamed(
+        "raising-order", "Sampler", "its order raised ZeroDivisionError", build="return lambda *_: 1 / 0", command="run"
+    ),
     blamed(
         "class-optimizer", "Optimizer", "build returned type; expected a torch.optim", build="return torch.optim.Adam"
     ),
