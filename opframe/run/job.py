@@ -27,12 +27,12 @@ from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.checkpoint import Checkpoints, restore_state
 from opframe.run.distributed import joined
+from opframe.run.facts import facts_of, plan_in_words, size_in_words
 from opframe.run.folder import RunFolder
 from opframe.run.journal import Journal
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.trainer import Outcome, Trainer, wrap
 from opframe.weights.checkpoints import latest_step, read_record
-from opframe.weights.transfer import begun_with
 from opframe_registry import Catalog, ConfigError
 
 
@@ -101,12 +101,12 @@ def _train_and_report(
     if processes.leads:
         for line in left_out(sources.train):
             console.print(line, highlight=False, soft_wrap=True)
-        console.print(", ".join([*_plan(experiment, backbone), f"on {processes.device}"]), highlight=False)
+        console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
     outcome = _train(request, folder, sources, backbone, evaluator, console)
     if not outcome.interrupted:
         when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
-        done = [*_plan(experiment, backbone), "evaluated as the last step left it; nothing was selected"]
-        facts = _facts(experiment, processes, done, when)
+        done = [*plan_in_words(experiment, backbone), "evaluated as the last step left it; nothing was selected"]
+        facts = facts_of(experiment, processes, done, when)
         _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
     return outcome
 
@@ -132,7 +132,7 @@ def evaluate(request: Request, console: Console) -> None:
         sources = assembly.open_sources(experiment)
         check_memory(experiment, sources, processes, training=False)
         backbone = _begin(request, folder, sources, processes, console)
-        facts = _facts(experiment, processes, [_size(experiment, backbone)], "evaluated without training")
+        facts = facts_of(experiment, processes, [size_in_words(experiment, backbone)], "evaluated without training")
         evaluator = _evaluator(experiment, sources, processes)
         _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
 
@@ -232,41 +232,6 @@ def _say_what_continues(latest: Path, processes: Processes, console: Console) ->
             "and the noise are the same, sums are rounded differently, and the state of dropout is not restored",
             highlight=False,
         )
-
-
-def _plan(experiment: Experiment, backbone: nn.Module) -> list[str]:
-    return [
-        _size(experiment, backbone),
-        f"{counted(experiment.trainer.steps, 'step')} of {counted(experiment.data.batch_size, 'sample')}, "
-        f"seed {experiment.run.seed}",
-    ]
-
-
-def _size(experiment: Experiment, backbone: nn.Module) -> str:
-    weights = sum(weight.numel() for weight in backbone.parameters())
-    return f"backbone {experiment.backbone.name}, {weights:,} parameters"
-
-
-def _facts(experiment: Experiment, processes: Processes, done: list[str], when: str) -> list[str]:
-    """What the report says above its table: what was done, on what, and where to find more."""
-    compared = [] if experiment.evaluation.overlap else ["training and test data not compared (evaluation.overlap)"]
-    begun: list[str] = []
-    if experiment.init:
-        begun = [f"weights from {experiment.init.from_}{begun_with(Path(experiment.run.folder))} (init.json)"]
-    return [
-        *done,
-        *begun,
-        *compared,
-        f"{_grids(experiment)}, {counted(experiment.data.history, 'frame')} of history",
-        f"{counted(processes.count, 'process')} on {processes.device.type}, {when}",
-        "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
-    ]
-
-
-def _grids(experiment: Experiment) -> str:
-    grid = "x".join(map(str, experiment.data.grid))
-    native = experiment.data.resize == "native"
-    return f"every dataset on its own grid, a network made for {grid}" if native else f"grid {grid}"
 
 
 def _report(
