@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -12,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
-from rich.markup import escape
 
 from opframe import __version__
 from opframe.cli.bench import add_bench
+from opframe.cli.components import add_components
 from opframe.cli.data import add_data, positive
 from opframe.cli.weights import add_weights
 from opframe.signals import Interrupted, exit_code, obeyed
-from opframe_registry import KINDS, Backbone, Catalog, OpframeError, Plugin, did_you_mean, discover
+from opframe_registry import Catalog, OpframeError, did_you_mean, discover
 
 if TYPE_CHECKING:
     from opframe.config.settings import Experiment
-    from opframe_registry import Component
 
 MISTAKE = 2
 """Exit code for what the person can mend."""
@@ -92,89 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--out", type=Path, metavar="FOLDER", help="write the tables, and with --by a figure, there")
     compare.set_defaults(command=_compare)
-    show = commands.add_parser("show", help="the keys of a component")
-    show.add_argument("name", help="a name from 'opframe list'")
     run.set_defaults(command=_run)
     evaluate.set_defaults(command=_evaluate, nproc=1)
     check.set_defaults(command=_check)
-    show.set_defaults(command=_show)
-    commands.add_parser("list", help="all installed components").set_defaults(command=_list)
+    add_components(commands)
     add_bench(commands)
     add_data(commands)
     add_weights(commands)
-    schema = commands.add_parser("schema", help="JSON Schema of configs, for editors")
-    schema.add_argument("--markdown", action="store_true", help="the same as a page to read")
-    schema.set_defaults(command=_schema)
     return parser
-
-
-def _list(_: argparse.Namespace) -> int:
-    from opframe.config.describe import summary
-
-    catalog, console = discover(), Console()
-    for kind in KINDS:
-        console.print(f"[bold]{kind.kind}[/bold]")
-        for plugin, item in catalog.offers(kind):
-            console.print(
-                f"  {item.name:22} {escape(summary(item))} [dim]({plugin.distribution})[/dim]", soft_wrap=True
-            )
-    for plugin in catalog.plugins:
-        if plugin.error:
-            console.print(f"[red]plugin {plugin.name} of {plugin.distribution}: {escape(plugin.error)}[/red]")
-    return 0
-
-
-def _show(arguments: argparse.Namespace) -> int:
-    catalog, console = discover(), Console()
-    found = _named(catalog, arguments.name)
-    if not found:
-        names = [name for kind in KINDS for name in catalog.names(kind)]
-        near = did_you_mean(arguments.name, names)
-        raise OpframeError(f"unknown component '{arguments.name}'{near}; installed: {', '.join(names)}")
-    for plugin, item in found:
-        _show_component(console, plugin, item)
-    return 0
-
-
-def _named(catalog: Catalog, name: str) -> list[tuple[Plugin, type[Component]]]:
-    return [pair for kind in KINDS for pair in catalog.offers(kind) if pair[1].name == name]
-
-
-def _show_component(console: Console, plugin: Plugin, item: type[Component]) -> None:
-    from rich.table import Table
-
-    from opframe.config.describe import default_in_words, keys, paragraphs
-
-    console.print(f"[bold]{item.kind} {item.name}[/bold] from {plugin.distribution} (plugin {plugin.name})")
-    console.print(escape(paragraphs(item)), "\n")
-    table = Table(title="keys", title_justify="left")
-    for heading in ("key", "type", "default", "help"):
-        table.add_column(heading, overflow="fold")
-    for key in keys(item):
-        table.add_row(key.name, key.type, key.default, key.help)
-    console.print(table)
-    for size, settings in item.presets.items():
-        words = ", ".join(f"{key} = {default_in_words(value)}" for key, value in settings.items())
-        console.print(f'size = "{size}": {words}', markup=False)
-    if issubclass(item, Backbone):
-        _show_network(console, item)
-
-
-def _show_network(console: Console, backbone: type[Backbone]) -> None:
-    from opframe.weights.model_size import EXAMPLE, in_words, size_table
-
-    console.print(f"parts, for [init] and [[parameters]]: {', '.join(backbone.parts) or 'none'}", "\n", markup=False)
-    console.print(f"parameters for {in_words(EXAMPLE)}")
-    console.print(size_table(backbone))
-
-
-def _schema(arguments: argparse.Namespace) -> int:
-    from opframe.config.describe import markdown
-    from opframe.config.schema import json_schema
-
-    catalog = discover()
-    print(markdown(catalog) if arguments.markdown else json.dumps(json_schema(catalog), indent=2))
-    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
