@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -73,6 +74,9 @@ class Worker:
 
 def serve() -> None:
     """Answer the commands that come, one to a line, until no more do."""
+    import opframe_registry
+
+    opframe_registry.discover = cache(opframe_registry.discover)  # most of the time of a command on a small file
     from bad_files_support import call
 
     answers = os.fdopen(os.dup(1), "w")
