@@ -68,7 +68,7 @@ def _cut(component: Dataset, split: Split, url: str, have: int) -> tuple[int, in
 def _words(split: Split, first: int, count: int, have: int, separate: bool) -> str:
     owner = f" of the files for {split}" if separate else ""
     if count == have:
-        return f"all {counted(have, 'trajectory')}{owner}"
+        return f"all {have} trajectories{owner}" if have != 1 else f"the one trajectory{owner}"
     return f"the {'first' if first == 0 else 'last'} {count} of {have} trajectories{owner}"
 
 

@@ -21,13 +21,13 @@ from opframe_registry.identity import locations
 
 def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     """Open the data and build all that trains. Raises OpframeError for whatever does not fit."""
+    check_batches(experiment, processes=1)
     missing = _missing(experiment)
     for message in missing:
         console.print(f"not ready: {message}", highlight=False, soft_wrap=True)
     if missing:
         console.print("the settings are valid; the data cannot be checked yet", highlight=False)
         return
-    check_batches(experiment, processes=1)
     unknown = assembly.unknown_statistics(experiment)
     for statistics in unknown:
         console.print(_to_be_computed(statistics), highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ import torch
 from attrs import evolve
 
 from opframe.config.settings import Experiment
+from opframe.console import counted
 from opframe.files.limits import free_memory, most_threads
 from opframe.mixture.source import Source
 from opframe.processes import Processes
@@ -92,8 +93,9 @@ def _check_step(step: Step, network: Network, machine: Machine) -> None:
     key, now, would = options[0] if options else ("data.batch_size", str(step.batch_size), "")
     others = "".join(f", or {key} = {value}" for key, _, value in options[1:])
     raise ConfigError(
-        f"{key} = {now}: a training step of {step.batch_size} samples of {step.history} + {step.frames} frames of "
-        f"{step.channels} channels on {'×'.join(map(str, step.grid))}, with {step.workers} workers, {lacks}; "
+        f"{key} = {now}: a training step of {counted(step.batch_size, 'sample')} of {step.history} + {step.frames} "
+        f"frames of {counted(step.channels, 'channel')} on {'×'.join(map(str, step.grid))}, with "
+        f"{counted(step.workers, 'worker')}, {lacks}; "
         + (f"{would} would fit{others}" if options else "no smaller value of a single key would fit")
     )
 
