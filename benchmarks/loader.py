@@ -37,6 +37,7 @@ from opframe.config.building import open_split
 from opframe.mixture import loading
 from opframe.mixture.buffers import Buffers, Memory
 from opframe.mixture.source import Source, open_source
+from opframe.run.memory import keep_freed_memory
 from opframe.tables import markdown_table
 from opframe_registry import Fields
 
@@ -95,6 +96,7 @@ def main() -> None:
     """Write the files, measure, print the table, and write it as JSON if asked to."""
     options = _options()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a run does; else chance decides how often either way waits for new pages
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = measure(Path(folder), options)
     print("\n".join([_environment(), "", *markdown_table(HEADINGS, "llrlrr", map(_cells, rows))]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from queue import SimpleQueue
 
@@ -127,6 +128,8 @@ class _Readers:
         self._memory = loader.memory
         # page-locked memory belongs to a device, which is chosen thread by thread
         self._device = torch.cuda.current_device() if loader.memory is page_locked else None
+        self._threads = bool(loader.workers)
+        self._this_thread = threading.local()
         self._idle: SimpleQueue[Windows] = SimpleQueue()
         for _ in range(loader.workers):
             self._idle.put(pickle.loads(pickle.dumps(loader.windows)))
@@ -135,13 +138,20 @@ class _Readers:
 
     def read(self, samples: Sequence[Sample], unwanted: Unwanted) -> Batch:
         """Read a batch in any thread."""
-        if self._device is not None:
-            torch.cuda.set_device(self._device)
+        if self._threads and not hasattr(self._this_thread, "begun"):
+            self._begin_thread()
         windows = self._idle.get()
         try:
             return windows.batch(samples, self._memory, unwanted)
         finally:
             self._idle.put(windows)
+
+    def _begin_thread(self) -> None:
+        """The cores are for training."""
+        torch.set_num_threads(1)
+        if self._device is not None:
+            torch.cuda.set_device(self._device)
+        self._this_thread.begun = True
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -60,15 +60,27 @@ class ArrayTrajectories:
     variables: Sequence[Variable]
     stores: Stores = field(factory=Stores)
     _ends: tuple[int, ...] = field(init=False, repr=False)
+    _expected: tuple[tuple[int | None, ...], ...] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._ends = tuple(accumulate(part.count for part in self.parts))
+        self._expected = tuple(map(self._lengths, self.variables))
+
+    def _lengths(self, variable: Variable) -> tuple[int | None, ...]:
+        """What the metadata promise of an array's shape; None: any length."""
+        meta = self.metadata
+        components = round(variable.channels ** (1 / max(variable.axes.count("c"), 1)))
+        lengths = {"t": meta.frames, "c": components, "1": 1, **dict(zip(SPACE, meta.grid, strict=False))}
+        return tuple(lengths.get(axis) for axis in variable.axes)
 
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) as (T, C, *grid) float32. Raises DataError."""
         url, number, wanted = self.place(trajectory, start, stop)
-        with explained(url, f"trajectory {number} cannot be read; truncated or damaged?"):
+        try:
             windows = self.stores.read(url, wanted)
+        except Exception:
+            with explained(url, f"trajectory {number} cannot be read; truncated or damaged?"):
+                raise
         blocks = [
             self._channels(np.asarray(window, dtype=np.float32), variable, stop - start)
             for window, variable in zip(windows, self.variables, strict=True)
@@ -89,12 +101,18 @@ class ArrayTrajectories:
         index = bisect_right(self._ends, trajectory)
         part = self.parts[index]
         number = part.first + trajectory - (self._ends[index] - part.count)
-        return part.url, number, [self._wanted(part, number, variable, start, stop) for variable in self.variables]
-
-    def _wanted(self, part: Part, number: int, variable: Variable, start: int, stop: int) -> Wanted:
-        path = variable.path.format(n=number, group=part.group)
-        self._check(part.url, path, self.stores.array(part.url, path), variable)
         selection: dict[str, int | slice] = {"n": number, "1": 0, "t": slice(start, stop)}
+        wanted = [
+            self._wanted(part, variable, expected, selection)
+            for variable, expected in zip(self.variables, self._expected, strict=True)
+        ]
+        return part.url, number, wanted
+
+    def _wanted(
+        self, part: Part, variable: Variable, expected: tuple[int | None, ...], selection: dict[str, int | slice]
+    ) -> Wanted:
+        path = variable.path.format(n=selection["n"], group=part.group)
+        self._check(part.url, path, self.stores.array(part.url, path), variable, expected)
         return path, tuple(selection.get(axis, slice(None)) for axis in variable.axes)
 
     def _channels(self, window: NDArray[np.float32], variable: Variable, frames: int) -> NDArray[np.float32]:
@@ -102,12 +120,8 @@ class ArrayTrajectories:
         axes = [axis for axis in variable.axes if axis not in "n1"]
         return _ordered(_merged(window, axes), list(dict.fromkeys(axes)), frames, self.metadata.grid)
 
-    def _check(self, url: str, path: str, array: Array, variable: Variable) -> None:
+    def _check(self, url: str, path: str, array: Array, variable: Variable, expected: tuple[int | None, ...]) -> None:
         """Raises DataError unless the array has the axes and lengths that the metadata promise."""
-        meta = self.metadata
-        components = round(variable.channels ** (1 / max(variable.axes.count("c"), 1)))
-        lengths = {"t": meta.frames, "c": components, "1": 1, **dict(zip(SPACE, meta.grid, strict=False))}
-        expected = tuple(lengths.get(axis) for axis in variable.axes)
         agrees = len(expected) == len(array.shape) and all(
             want is None or have == want for want, have in zip(expected, array.shape, strict=False)
         )

@@ -318,10 +318,20 @@ def memory_of_its_own() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
-def test_threads_leave_the_number_of_threads_of_training_alone() -> None:
+def test_threads_compute_alone_and_leave_the_number_of_threads_of_training_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: set[int] = set()
+    read = Numbered.read
+
+    def looked_at(self: Numbered, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+        seen.add(torch.get_num_threads())
+        return read(self, trajectory, start, stop)
+
+    monkeypatch.setattr(Numbered, "read", looked_at)
     torch.set_num_threads(2)
     try:
         list(batches(loader(2)))
-        assert torch.get_num_threads() == 2
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
     finally:
         torch.set_num_threads(1)
