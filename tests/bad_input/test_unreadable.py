@@ -36,6 +36,7 @@ from bad_files_support import (
     zarr_array,
     zarr_group,
 )  # fmt: skip
+from opframe_registry import discover
 
 MAT = matlab({"u": X[..., 0]})
 OTHER = "not HDF5, NetCDF 4, MATLAB, NumPy (.npy) or zarr, which is what can be read"
@@ -117,12 +118,17 @@ def test_a_filter_that_is_missing_is_named_with_what_installs_it(
         plugin.register("zstd", force=True)
 
 
-def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = raw("own.h5", data(X))(tmp_path)
     experiment = config(tmp_path, where, HDF5)
+    commands = (["data", "info", str(where)], ["data", "info", str(experiment)], ["check", str(experiment)])
+    installed = discover()
+    for module in ("main", "data"):  # the other user may not be able to look into this environment, either
+        monkeypatch.setattr(f"opframe.cli.{module}.discover", lambda: installed)
+    assert [call(*words)[0] for words in commands] == [0, 0, 0]
     where.chmod(0)
     with another_user(tmp_path):
-        for words in (["data", "info", str(where)], ["data", "info", str(experiment)], ["check", str(experiment)]):
+        for words in commands:
             code, printed = call(*words)
             assert "own.h5: may not be read by this user; change its permissions" in printed
             assert code == 2
