@@ -94,6 +94,16 @@ def left_alone() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C waits. Processes that are started meanwhile never hear of it: it is for the one that started them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_with_parent() -> None:
     """For a process that works for the one that started it: Ctrl-C is for the other one, whose end is its own too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

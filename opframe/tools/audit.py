@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 
 from opframe.console import Bar
 from opframe.mixture.moments import Moments
-from opframe.signals import end_with_parent
+from opframe.signals import end_with_parent, held_back
 from opframe.tools.health import Health, examine
 from opframe.tools.selection import Part
 from opframe_registry import Split, Trajectories
@@ -147,8 +147,9 @@ def _examined(parts: Sequence[Part], tasks: Sequence[tuple[int, int]], jobs: int
         left = iter(tasks)
         try:
             while True:
-                for index, number in islice(left, _AHEAD * jobs - len(waiting)):
-                    waiting[pool.submit(_examine, index, number)] = index
+                with held_back():  # the first task starts the processes, which a signal would find half begun
+                    for index, number in islice(left, _AHEAD * jobs - len(waiting)):
+                        waiting[pool.submit(_examine, index, number)] = index
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
