@@ -16,6 +16,7 @@ from rich.text import Text
 _HEADING = 14  # characters of a heading's line, or of a name's where there is little room
 _SEVERAL = {"trajectory": "trajectories", "axis": "axes", "process": "processes"}
 _UNBOUNDED = 10_000  # a width that everything fits into
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SECONDS = 10.0  # between the lines that a bar becomes where there is no terminal
 
 
@@ -23,6 +24,16 @@ def counted(count: int, one: str) -> str:
     """A number and what is counted, as `1 file` or `2 trajectories`."""
     *before, last = one.split(" ")
     return " ".join([str(count), *before, last if count == 1 else _SEVERAL.get(last, last + "s")])
+
+
+def bytes_in_words(count: float) -> str:
+    """A number of bytes in three digits, as `5.2 TB`."""
+    for unit in _UNITS:
+        rounded = float(f"{count:.3g}")
+        if rounded < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{rounded:,.0f} {unit}" if rounded >= 100 else f"{rounded:g} {unit}"
 
 
 def tables_that_fit(

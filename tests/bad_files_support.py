@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 import tomli_w
 import zarr
 from attrs import field, frozen
@@ -49,14 +49,9 @@ class Case:
 def call(*words: str) -> tuple[object, str]:
     """The exit code of a command and what it printed, on one line."""
     printed = io.StringIO()
-    arguments, sys.argv = sys.argv, ["opframe", *words]
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            main()
-    except SystemExit as stopped:
-        return stopped.code, " ".join(printed.getvalue().split())
-    finally:
-        sys.argv = arguments
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        main(words)
+    return ended.value.code, " ".join(printed.getvalue().split())
 
 
 def config(folder: Path, where: Path | str, table: Mapping[str, Any]) -> Path:

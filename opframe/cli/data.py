@@ -120,7 +120,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from opframe.tools.info import size
+    from opframe.console import bytes_in_words
     from opframe.tools.info_report import show_toml
     from opframe.tools.packing import pack, plan, tables
     from opframe.tools.recognition import toml
@@ -133,7 +133,9 @@ def _pack(arguments: argparse.Namespace) -> int:
     packings = plan(parts, arguments.folder, grid, arguments.compress is not None)
     for packing in packings:
         words = "written" if pack(packing, console) else "was there already"
-        console.print(f"{packing.path}: {words}, {size(packing.path.stat().st_size)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{packing.path}: {words}, {bytes_in_words(packing.path.stat().st_size)}", highlight=False, soft_wrap=True
+        )
     console.print("use these tables in place of those of the config:", highlight=False)
     evaluated = {component.title for component in selection.zero_shot}
     for key, wanted in (("datasets", False), ("zero_shot", True)):
@@ -189,9 +191,9 @@ def _fetch_files(arguments: argparse.Namespace) -> int:
 
 
 def _fetch_one(arguments: argparse.Namespace) -> int:
+    from opframe.console import bytes_in_words
     from opframe.files.checksums import Checksum
     from opframe.files.fetching import Download, DownloadBar, fetch, name_in
-    from opframe.tools.info import size
 
     console = Console()
     given = [(name, getattr(arguments, name)) for name in ("sha256", "md5") if getattr(arguments, name)]
@@ -204,7 +206,7 @@ def _fetch_one(arguments: argparse.Namespace) -> int:
     with closing(DownloadBar(console, name)) as bar:
         path = fetch(Download(url=arguments.what, path=arguments.to / name, checksum=checksum), bar.show)
     verified = f"{checksum.algorithm} is right" if checksum else "no checksum was given, so it is not verified"
-    console.print(f"{path}: {size(path.stat().st_size)}, {verified}", highlight=False, soft_wrap=True)
+    console.print(f"{path}: {bytes_in_words(path.stat().st_size)}, {verified}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from opframe.evaluation.protocol import Report
+from opframe.files.atomic import appearing
 
 
 @frozen(kw_only=True)
@@ -83,6 +83,5 @@ def draw_errors(report: Report, path: Path) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=110, format=path.suffix[1:])
-    os.replace(partial, path)
+    with appearing(path) as partial:
+        figure.savefig(partial, dpi=110, format=path.suffix[1:])

@@ -14,16 +14,6 @@ from pathlib import Path
 _ROOT = Path("/")
 _RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")  # what a group gives back when it needs memory
 _RECLAIMABLE_1 = ("total_inactive_file", "total_active_file")
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
-
-
-def in_words(size: float) -> str:
-    """A number of bytes, as `5.2 TB`."""
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:,.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
 
 
 def free_memory(root: Path = _ROOT) -> int | None:

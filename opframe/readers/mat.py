@@ -7,12 +7,12 @@ import logging
 import os
 import shutil
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from attrs import field, frozen
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from opframe.files.atomic import appearing
 from opframe.files.cache import cache_folder, remote_cache
 from opframe.files.file import RemoteFile
 from opframe.files.location import (
@@ -146,7 +147,7 @@ class MatStore:
     def _write(self, name: str, path: Path) -> None:
         values = self._read(name, small=False)
         _log.warning("%s: '%s' is written once to %s, %.3g MB", self._title, name, path, values.nbytes / 1e6)
-        with _appearing(path) as begun, begun.open("wb") as file:
+        with appearing(path) as begun, begun.open("wb") as file:
             np.save(file, values)
 
     def _read(self, name: str, small: bool) -> NDArray[Any]:
@@ -167,7 +168,7 @@ class MatStore:
                 return
             folder = cache_folder() / "matlab"
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _appearing(folder / "fetched.mat", kept=False) as begun, begun.open("w+b") as copy:
+            with TemporaryFile(dir=folder) as copy:
                 shutil.copyfileobj(file, copy, _PIECE)
                 copy.seek(0)
                 yield copy
@@ -199,15 +200,3 @@ def _check_length(file: BinaryIO) -> None:
     file.seek(0)
     if position > size:
         raise ValueError(f"its last element ends at {position}, but it has {size} bytes")
-
-
-@contextmanager
-def _appearing(path: Path, kept: bool = True) -> Iterator[Path]:
-    """A name for a file while it is written, which then has its own if it is to be kept."""
-    begun = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        yield begun
-        if kept:
-            os.replace(begun, path)
-    finally:
-        begun.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opframe.files.limits import free_disk, free_memory, in_words
+from opframe.console import bytes_in_words
+from opframe.files.limits import free_disk, free_memory
 from opframe.files.stamps import stamps
 from opframe.readers.arrays import ArrayTrajectories, Part, Variable
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
@@ -84,13 +85,15 @@ def _check_room(component: Dataset, missing: Sequence[Metadata], cache: Path, to
         described = f"of {own.frames} frames on {'×'.join(map(str, own.grid))}"
         if count * trajectory > disk:
             raise DataError(
-                f"{component.title}: {count} trajectories {described} take {in_words(count * trajectory)} on disk, "
-                f"and {in_words(disk)} are free at {cache}; {disk // trajectory} would fit, train and test together"
+                f"{component.title}: {count} trajectories {described} take {bytes_in_words(count * trajectory)} on "
+                f"disk, and {bytes_in_words(disk)} are free at {cache}; {disk // trajectory} would fit, train and test "
+                "together"
             )
         if memory is not None and at_once * trajectory > memory:
             raise DataError(
                 f"{component.title}: {at_once} trajectories {described} are solved together, which takes at least "
-                f"{in_words(at_once * trajectory)} of memory, and {in_words(memory)} are free; lower its resolution"
+                f"{bytes_in_words(at_once * trajectory)} of memory, and {bytes_in_words(memory)} are free; lower its "
+                "resolution"
             )
 
 

@@ -14,7 +14,8 @@ import torch
 from attrs import frozen
 
 from opframe.config.settings import Experiment
-from opframe.files.limits import free_memory, in_words
+from opframe.console import bytes_in_words
+from opframe.files.limits import free_memory
 from opframe.mixture.source import Source
 from opframe.run import assembly
 from opframe.run.parameters import parameter_groups
@@ -41,7 +42,7 @@ class Machine:
 def _lacks(need: int, free: int | None, name: str) -> str:
     if free is None or need <= free:
         return ""
-    return f"needs at least {in_words(need)} of {name}, and this machine has {in_words(free)} free"
+    return f"needs at least {bytes_in_words(need)} of {name}, and this machine has {bytes_in_words(free)} free"
 
 
 def this_machine(device: torch.device) -> Machine:

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 
 from opframe.config.settings import File
+from opframe.console import bytes_in_words
 from opframe.files.checksums import Checksum
 from opframe.files.fetching import Download, DownloadBar, fetch, size_of
 from opframe.files.location import is_local, local_path
-from opframe.tools.info import size
 from opframe_registry import ConfigError, DataError, did_you_mean
 
 
@@ -56,7 +56,7 @@ def _announce(files: Sequence[File], console: Console) -> None:
     unknown = sum(length is None for _, length in linked)
     words = [f"{len(files) - len(wanted)} of {len(files)} files are there"]
     if linked:
-        parts = [size(total)] if total else []
+        parts = [bytes_in_words(total)] if total else []
         parts += [f"{unknown} of unknown size"] if unknown else []
         words.append(f"{len(linked)} to download ({', '.join(parts)})")
     if len(linked) < len(wanted):
@@ -73,7 +73,7 @@ def _get(file: File, console: Console) -> bool:
         return there
     try:
         path = _download(file, file.url, console)
-        _say(console, f"{path}: {size(path.stat().st_size)}, {_verified(file)}{_note(file)}")
+        _say(console, f"{path}: {bytes_in_words(path.stat().st_size)}, {_verified(file)}{_note(file)}")
         if file.unpack:
             unpack(path, _path(file))
             _say(console, f"{file.path}: unpacked; {path.name} is no longer needed")

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
+from opframe.console import bytes_in_words
 from opframe.tools.selection import Part
 from opframe_registry import Metadata
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def facts(part: Part, frames: int | None) -> dict[str, str]:
@@ -56,17 +55,8 @@ def _amount(metadata: Metadata, frames: int | None) -> str:
     words = [f"{count} {'trajectory' if count == 1 else 'trajectories'} of {length} frames"]
     if frames is not None:
         words.append(f"{count * max(length - frames + 1, 0)} windows of {frames}")
-    words.append(f"{size(4 * count * length * len(metadata.channels) * prod(metadata.grid))} as float32")
+    words.append(f"{bytes_in_words(4 * count * length * len(metadata.channels) * prod(metadata.grid))} as float32")
     return ", ".join(words)
-
-
-def size(count: float) -> str:
-    """A number of bytes in words."""
-    for unit in _UNITS[:-1]:
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} {_UNITS[-1]}"
 
 
 def together(splits: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from cattrs import Converter
 from opframe.config.building import blamed, open_split
 from opframe.config.describe import summary
 from opframe.config.structure import Problem, ProblemsError, make_converter, structure_table
+from opframe.console import counted
 from opframe.mixture.source import check_not_empty
 from opframe.readers.arrays import ArrayTrajectories
 from opframe.readers.contents import Shapes, stated_axes
@@ -52,9 +53,9 @@ class Candidate:
         if metadata is None:
             return self.problem
         grid = " x ".join(map(str, metadata.grid)) + (" points" if len(metadata.grid) == 1 else "")
-        count = _counted(self.trajectories, "trajectory", "trajectories")
-        frames = _counted(metadata.frames, "frame", "frames")
-        return f"{count} of {frames} on {grid}, {_counted(len(metadata.channels), 'channel', 'channels')}"
+        count = counted(self.trajectories, "trajectory")
+        frames = counted(metadata.frames, "frame")
+        return f"{count} of {frames} on {grid}, {counted(len(metadata.channels), 'channel')}"
 
     @property
     def snippet(self) -> str:
@@ -79,10 +80,6 @@ class Candidate:
         short = max(log2(_FRAMES / metadata.frames), 0.0)
         many = max(log2(len(metadata.channels) / _CHANNELS), 0.0)
         return log2(max(grid) / min(grid)) + few + short + many + (self.trajectories == 1)
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def toml(tables: Sequence[Mapping[str, Any]], key: str = "datasets") -> str:

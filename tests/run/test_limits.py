@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from opframe.files.limits import free_disk, free_memory, in_words, most_threads
+from opframe.console import bytes_in_words
+from opframe.files.limits import free_disk, free_memory, most_threads
 
 GB = 10**9
 MEMINFO = "MemTotal: 32000000 kB\nMemFree: 1000000 kB\nMemAvailable: 20000000 kB\nSwapFree: 1000000 kB\n"
@@ -98,7 +99,8 @@ def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (5.2e12, "5.2 TB"), (2e19, "20,000 PB")]
+    ("size", "words"),
+    [(0, "0 B"), (999, "999 B"), (999.7e3, "1 MB"), (3.38e6, "3.38 MB"), (5.2e12, "5.2 TB"), (2e19, "20,000 PB")],
 )
 def test_bytes_in_words(size: float, words: str) -> None:
-    assert in_words(size) == words
+    assert bytes_in_words(size) == words
