@@ -20,7 +20,7 @@ from opframe_fno import FNO
 from opframe_pot import DPOT, MoEPOT
 from opframe_pot.experts import weighted_experts
 from opframe_pot.moepot import Mixture
-from opframe_registry import Backbone, Fields, Prediction
+from opframe_registry import Conditions, Backbone, Fields, Prediction
 from tests.reference import straightforward
 from tests.reference.mixture import every_expert
 
@@ -167,7 +167,7 @@ class _Framed(nn.Module):
         super().__init__()
         self.images, self.horizon = images, horizon
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Frames and channels are one axis."""
         return Prediction(field=torch.unflatten(self.images(u.flatten(1, 2)), 1, (self.horizon, -1)))
 

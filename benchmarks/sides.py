@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.published import published_network, published_training
+from opframe.mixture.conditions import unknown_conditions
 from opframe.config.building import build_loss, build_network, build_optimizer, build_schedule
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
@@ -83,14 +84,14 @@ class Ours:
         """As in training, so that weights are folded every time."""
         self.network.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.trainer.evaluator.bfloat16):
-            prediction: Prediction = self.network(self.batch.inputs)
+            prediction: Prediction = self.network(self.batch.inputs, self.batch.conditions)
         return prediction.field
 
     @torch.no_grad()
     def roll_out(self, frames: int) -> Tensor:
         """The evaluator's: what is derived from the weights is made once for all frames."""
         self.network.eval()
-        return self.trainer.evaluator.run(model_forecast(self.network, 1), self.batch.inputs, frames)
+        return self.trainer.evaluator.run(model_forecast(self.network, 1), self.batch.inputs, frames, self.batch.conditions)
 
 
 class Straightforward:
@@ -106,7 +107,7 @@ class Straightforward:
         """Noise, the sum of relative errors, backward, clipping, and Adam."""
         u, target = self.batch.inputs, self.batch.targets
         scale = u.square().sum((1, 3, 4), keepdim=True).sqrt()
-        prediction: Prediction = self.network(u + PUBLISHED_NOISE * scale * torch.randn_like(u))
+        prediction: Prediction = self.network(u + PUBLISHED_NOISE * scale * torch.randn_like(u), self.batch.conditions)
         error = (prediction.field - target).square().sum((1, 3, 4)).sqrt()
         loss = (error / (target.square().sum((1, 3, 4)).sqrt() + 1e-8)).mean(1).sum()
         for penalty in prediction.penalties.values():
@@ -120,14 +121,14 @@ class Straightforward:
     @torch.no_grad()
     def forward(self) -> Tensor:
         """The next frames."""
-        prediction: Prediction = self.network(self.batch.inputs)
+        prediction: Prediction = self.network(self.batch.inputs, self.batch.conditions)
         return prediction.field
 
     @torch.no_grad()
     def roll_out(self, frames: int) -> Tensor:
         """Each frame from the window with those before it."""
         self.network.eval()
-        return model_forecast(self.network, 1)(self.batch.inputs, frames)
+        return model_forecast(self.network, 1)(self.batch.inputs, frames, self.batch.conditions)
 
 
 class Published:
@@ -208,6 +209,6 @@ def random_batch(fields: Fields, batch: int) -> Batch:
         inputs=frames[:, : fields.history].contiguous(),
         targets=frames[:, fields.history :].contiguous(),
         mask=torch.ones(1, 1, *[1] * (1 + len(fields.grid))),
-        dataset=torch.zeros(batch, dtype=torch.int64),
+        conditions=unknown_conditions(fields, batch, torch.device("cpu")),
         seeds=torch.arange(batch),
     )

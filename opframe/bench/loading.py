@@ -83,7 +83,9 @@ def _one(source: Source, fields: Fields, frames: int, samples: int, rounds: int)
     times: dict[str, list[float]] = {name: [] for name in ways}
     counted, ceilings = [], []
     for _ in range(rounds + 1):
-        places = generator.integers(0, (population.trajectories, population.starts), (samples, 2)).tolist()
+        chosen = generator.integers(0, population.trajectories, samples)
+        starts = generator.integers(np.array(population.starts)[chosen])
+        places = np.stack([chosen, starts], axis=1).tolist()
         ceilings.append(_sequential(source, size))
         before = remote_cache().counters
         for name, way in ways.items():

@@ -142,12 +142,12 @@ def _of_training(trainer: Trainer, loaded: Generator[Batch], seconds: float) -> 
     trainer.backbone.eval()
     rolling = model_forecast(trainer.backbone, trainer.evaluator.fields.horizon)
     for name, steps in (("forward pass", 1), (f"roll-out of {_ROLLED} steps", _ROLLED)):
-        yield _row(name, trainer, _evaluation(trainer, rolling, batch.inputs, steps), batch, seconds, steps)
+        yield _row(name, trainer, _evaluation(trainer, rolling, batch, steps), batch, seconds, steps)
 
 
-def _evaluation(trainer: Trainer, forecast: Forecast, history: Tensor, steps: int) -> Call:
+def _evaluation(trainer: Trainer, forecast: Forecast, batch: Batch, steps: int) -> Call:
     frames = steps * trainer.evaluator.fields.horizon
-    return lambda: trainer.evaluator.run(forecast, history, frames)
+    return lambda: trainer.evaluator.run(forecast, batch.inputs, frames, batch.conditions)
 
 
 def _row(name: str, trainer: Trainer, call: Call, batch: Batch, seconds: float, steps: int = 1) -> Row:

@@ -6,6 +6,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from opframe_registry import Conditions
+
 _TINY = 1e-8
 
 
@@ -37,12 +39,12 @@ def relative_errors(prediction: Tensor, target: Tensor, mask: Tensor) -> Errors:
     return Errors(full=full[:, counted].mean(-1), frames=frames[:, :, counted].mean(-1), senseless=senseless)
 
 
-def persistence(history: Tensor, frames: int) -> Tensor:
+def persistence(history: Tensor, frames: int, conditions: Conditions | None = None) -> Tensor:
     """The last frame, repeated: (B, T_in, C, *grid) to (B, frames, C, *grid)."""
     return history[:, -1:].expand(-1, frames, *history.shape[2:])
 
 
-def linear_extrapolation(history: Tensor, frames: int) -> Tensor:
+def linear_extrapolation(history: Tensor, frames: int, conditions: Conditions | None = None) -> Tensor:
     """The line through the last two frames (the last frame, if there is one only)."""
     if history.shape[1] == 1:
         return persistence(history, frames)

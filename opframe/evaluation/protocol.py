@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from opframe.console import counted
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
 from opframe.layers.derived import constant_weights
+from opframe.mixture.conditions import changed, conditions_of, unknown_conditions
 from opframe.mixture.source import Source, evaluation_mask, read_frames
 from opframe.processes import Processes
 from opframe.signals import Interrupted
-from opframe_registry import Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction
 
 _SHOWN = 5  # trajectories that a remark names
 
-Forecast = Callable[[Tensor, int], Tensor]
-"""Maps a history (B, T_in, C, *grid) and a number of frames to (B, frames, C, *grid)."""
+Forecast = Callable[[Tensor, int, Conditions], Tensor]
+"""Maps a history (B, T_in, C, *grid), a number of frames and the conditions to (B, frames, C, *grid)."""
 
 
 @frozen(kw_only=True)
@@ -83,10 +84,10 @@ class Report:
 def model_forecast(backbone: nn.Module, horizon: int) -> Forecast:
     """A backbone's auto-regressive roll-out: what it predicts is appended to what it sees next."""
 
-    def forecast(history: Tensor, frames: int) -> Tensor:
+    def forecast(history: Tensor, frames: int, conditions: Conditions) -> Tensor:
         window, predicted = history, []
         for _ in range(0, frames, horizon):
-            field = backbone(window).field.to(history.dtype)
+            field = backbone(window, conditions).field.to(history.dtype)
             predicted.append(field)
             window = torch.cat([window, field], 1)[:, field.shape[1] :]
         return torch.cat(predicted, 1)[:, :frames]
@@ -128,7 +129,7 @@ class Evaluator:
         """Whether the backbone has a classification head, asked of every process with one sample of zeros."""
         fields = self.fields
         sample = torch.zeros(1, fields.history, len(fields.channels), *fields.grid, device=self.processes.device)
-        prediction: Prediction = backbone(sample)
+        prediction: Prediction = backbone(sample, unknown_conditions(fields, 1, self.processes.device))
         return prediction.class_logits is not None
 
     def _recognise(self, backbone: nn.Module, dataset: int, report: DatasetReport) -> DatasetReport:
@@ -136,7 +137,8 @@ class Evaluator:
         right = torch.zeros((), device=self.processes.device)
         for trajectories in self._shares(report.trajectories):
             history, _ = self.read(self.sources[dataset], trajectories, frames=0)
-            right += (backbone(history).class_logits.argmax(1) == dataset).sum()
+            conditions = self.conditions(self.sources[dataset], trajectories)
+            right += (backbone(history, conditions).class_logits.argmax(1) == dataset).sum()
         return attrs.evolve(report, recognised=self.processes.sum(right).item() / report.trajectories)
 
     def _dataset(
@@ -150,8 +152,9 @@ class Evaluator:
             if signal() is not None:
                 break
             history, future = self.read(source, trajectories)
+            conditions = self.conditions(source, trajectories)
             for name, forecast in forecasts.items():
-                predicted = self.run(forecast, history, source.rollout)
+                predicted = self.run(forecast, history, source.rollout, conditions)
                 errors = relative_errors(source.physical(predicted), source.physical(future), mask)
                 sums[name] += torch.cat([errors.full[:, None], errors.frames], 1).sum(0).double().cpu()
             senseless[list(trajectories)] = errors.senseless.sum(1, dtype=torch.int32).cpu()
@@ -184,11 +187,16 @@ class Evaluator:
         read = read.to(self.processes.device)
         return read[:, : self.fields.history], read[:, self.fields.history :]
 
+    def conditions(self, source: Source, trajectories: Sequence[int]) -> Conditions:
+        """What a model is told of trajectories, on the device."""
+        known = conditions_of([source] * len(trajectories), trajectories, self.fields)
+        return changed(known, lambda tensor: tensor.to(self.processes.device))
+
     @torch.no_grad()
-    def run(self, forecast: Forecast, history: Tensor, frames: int) -> Tensor:
+    def run(self, forecast: Forecast, history: Tensor, frames: int, conditions: Conditions) -> Tensor:
         """A forecast under the precision of training."""
         with constant_weights(), torch.autocast(history.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return forecast(history, frames)
+            return forecast(history, frames, conditions)
 
     def limited(self, limit: int | None) -> Evaluator:
         """The same on the first few trajectories of each dataset that is trained on."""

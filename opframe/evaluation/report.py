@@ -99,7 +99,7 @@ def _panels(evaluator: Evaluator, source: Source, backbone: nn.Module) -> Panels
     backbone.eval()
     history, future = evaluator.read(source, [0])
     forecast = model_forecast(backbone, evaluator.fields.horizon)
-    prediction = source.physical(evaluator.run(forecast, history, source.rollout))
+    prediction = source.physical(evaluator.run(forecast, history, source.rollout, evaluator.conditions(source, [0])))
     channel = source.metadata.channels.index(source.metadata.predicted[0])
     shown = np.unique(np.linspace(0, source.rollout - 1, _COLUMNS).astype(int))
     truth = source.physical(future)

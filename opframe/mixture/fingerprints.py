@@ -22,6 +22,7 @@ from opframe.files.atomic import write_atomically
 from opframe.files.location import is_local
 from opframe.files.stamps import stamps
 from opframe.mixture.source import Source
+from opframe_registry.metadata import facts
 from opframe_registry import DataError, Dataset, Progress, Split, Trajectories
 
 _AT_ONCE = 16  # remote frames that are read at the same time: most of their time is waiting for the server
@@ -102,8 +103,8 @@ class Fingerprints:
         """What the first frames depend on: not on which trajectories are left out, nor on which frames follow."""
         known = attrs.evolve(self.component, exclude=(), stride=1).identity(stamps, (self.split,))
         metadata = self.source.trajectories.metadata
-        facts = attrs.asdict(metadata, filter=lambda attribute, _: attribute.name != "parameters")
-        return {"settings": known.settings, "split": self.split, "metadata": facts, "files": known.files}
+        said = {name: value for name, value in facts(metadata).items() if name != "parameters"}
+        return {"settings": known.settings, "split": self.split, "metadata": said, "files": known.files}
 
     @cached_property
     def _path(self) -> Path:

@@ -11,9 +11,11 @@ import attrs
 import numpy as np
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from opframe.mixture.ahead import Unwanted, read_ahead
 from opframe.mixture.buffers import Buffers, Memory, page_locked
+from opframe.mixture.conditions import changed, conditions_of, in_parts
 from opframe.mixture.source import Source, read_into
 from opframe_registry import Batch, Fields, Order, Window
 
@@ -85,7 +87,11 @@ class Windows:
             inputs=frames[:, :history],
             targets=frames[:, history:],
             mask=torch.ones(1, 1, *[1] * (1 + len(grid))),
-            dataset=torch.tensor([sample.window.dataset for sample in samples]),
+            conditions=conditions_of(
+                [self.sources[sample.window.dataset] for sample in samples],
+                [sample.window.trajectory for sample in samples],
+                self.fields,
+            ),
             seeds=torch.tensor([sample.seed for sample in samples]),
         )
 
@@ -156,17 +162,20 @@ class _Readers:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device, copied without waiting where memory is pinned."""
-    return attrs.evolve(
-        batch,
-        **{
-            name: getattr(batch, name).to(device, non_blocking=True)
-            for name in ("inputs", "targets", "mask", "dataset")
-        },
-    )
+
+
+    def there(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    moved = {name: there(getattr(batch, name)) for name in ("inputs", "targets", "mask")}
+    return attrs.evolve(batch, **moved, conditions=changed(batch.conditions, there))
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """Equal parts of a batch along its samples."""
-    names = ("inputs", "targets", "dataset", "seeds")
-    pieces = [getattr(batch, name).chunk(parts) for name in names]
+    names = ("inputs", "targets", "seeds", "mask", "conditions")
+    pieces: list[Sequence[object]] = [getattr(batch, name).chunk(parts) for name in names[:3]]
+    whole = len(batch.mask) != len(batch.inputs)
+    pieces.append((batch.mask,) * len(pieces[0]) if whole else batch.mask.chunk(parts))
+    pieces.append(in_parts(batch.conditions, parts))
     return [attrs.evolve(batch, **dict(zip(names, piece, strict=True))) for piece in zip(*pieces, strict=True)]

@@ -66,10 +66,9 @@ class Source:
         return frames if self.normalization is None else self.normalization.restore(frames)
 
     def population(self, frames: int) -> Population:
-        """How many windows of `frames` frames there are."""
-        return Population(
-            trajectories=self.metadata.trajectories, starts=self.metadata.frames - frames + 1, weight=self.weight
-        )
+        """Where windows of `frames` frames begin."""
+        starts = (self.metadata.frames - frames + 1,) * self.metadata.trajectories
+        return Population(starts=starts, weight=self.weight)
 
 
 def thinned(metadata: Metadata, stride: int) -> Metadata:

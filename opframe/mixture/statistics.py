@@ -20,6 +20,7 @@ from opframe.files.stamps import stamps
 from opframe.mixture.moments import Moments, moments
 from opframe.mixture.normalization import Normalization
 from opframe.mixture.source import Source, read_finite
+from opframe_registry.metadata import facts
 from opframe_registry import DataError, Dataset, Location, Progress, Split, Stamp
 
 _BLOCK = 64 * 2**20  # bytes of frames that are read at a time
@@ -112,7 +113,7 @@ class Statistics:
         known, metadata = self.component.identity(stamps), self.source.metadata
         return {
             "settings": known.settings,
-            "metadata": attrs.asdict(metadata, filter=lambda attribute, _: attribute.name != "parameters"),
+            "metadata": {name: value for name, value in facts(metadata).items() if name != "parameters"},
             "frames": self.frames,
             "files": known.files,
         }

@@ -20,6 +20,7 @@ from opframe.console import bytes_in_words
 from opframe.files.limits import free_disk, free_memory
 from opframe.files.stamps import stamps
 from opframe.readers.arrays import ArrayTrajectories, Part, Variable
+from opframe_registry.metadata import axes_in_words
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
 
 
@@ -145,8 +146,9 @@ def _solve_into(
 def _attributes(metadata: Metadata) -> dict[str, object]:
     """What a reader of the file wants to know, as HDF5 attributes."""
     record = attrs.asdict(metadata, filter=lambda attribute, value: value not in (None, (), {}))
-    for key in ("trajectories", "frames", "grid"):
-        record.pop(key)
+    record["boundary"] = axes_in_words(metadata.boundary)
+    for key in ("trajectories", "frames", "grid", "parameters", "vectors", "conserved"):
+        record.pop(key, None)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from opframe.config import building
 from opframe.config.settings import Experiment
 from opframe.console import counted
+from opframe.mixture.conditions import parameter_names, unknown_conditions
 from opframe.mixture.fingerprints import Fingerprints
 from opframe.mixture.loading import Plan, Windows
 from opframe.mixture.normalization import Normalization
@@ -87,6 +88,7 @@ def open_sources(experiment: Experiment, normalised: bool = True) -> Sources:
         history=data.history,
         horizon=data.horizon,
         datasets=tuple(source.title for source in train),
+        parameters=parameter_names(train),
     )
     for source in (*train, *test, *zero_shot):
         _check_fit(source, fields)
@@ -155,7 +157,8 @@ def check_grids(backbone: nn.Module, sources: Sources) -> None:
         if grid == fields.grid:
             continue
         try:
-            backbone(torch.zeros(1, fields.history, len(fields.channels), *grid, device=device))
+            frames = torch.zeros(1, fields.history, len(fields.channels), *grid, device=device)
+            backbone(frames, unknown_conditions(evolve(fields, grid=grid), 1, device))
         except (ConfigError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"data.resize = 'native': {title} is given on the grid {list(grid)}, on which the backbone cannot "

@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 from cattrs import Converter
 
+from opframe.config.defaults import completed
 from opframe.config.settings import Experiment
 from opframe.config.structure import Problem, ProblemsError, make_converter, to_tables
 from opframe.config.toml import load_tables, merge
@@ -18,7 +19,7 @@ from opframe_registry import Catalog, ConfigError, Location
 def load_experiment(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
     """Read, check and resolve an experiment file. Raises ConfigError listing every mistake."""
     converter = make_converter(catalog)
-    tables = _inherit_backbone(load_tables(path, overrides), catalog, converter)
+    tables = completed(_inherit_backbone(load_tables(path, overrides), catalog, converter))
     try:
         return converter.structure(tables, Experiment)
     except ProblemsError as error:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
+from opframe.config.defaults import completed
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.atomic import write_atomically
@@ -95,7 +96,7 @@ class RunFolder:
     def _stored(self) -> dict[str, Any]:
         path = self.path / "config.toml"
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return completed(tomllib.loads(path.read_text(encoding="utf-8")))
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise RunError(f"{path}: cannot be read ({error})") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from opframe.console import bytes_in_words
 from opframe.tools.selection import Part
+from opframe_registry.metadata import boundary_in_words
 from opframe_registry import Metadata
 
 
@@ -18,7 +19,7 @@ def facts(part: Part, frames: int | None) -> dict[str, str]:
         "channels": ", ".join(_channels(metadata)),
         "predicted": _predicted(metadata),
         "grid": _grid(metadata),
-        "boundary": metadata.boundary,
+        "boundary": boundary_in_words(metadata.boundary),
         "time step": "unknown" if metadata.time_step is None else f"{metadata.time_step:g}",
         **{f"parameter {name}": _parameter(values) for name, values in sorted(metadata.parameters.items())},
         "source": metadata.source,

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from opframe.mixture.moments import Moments
 from opframe.readers.arrays import SPACE
+from opframe_registry.metadata import axes_in_words
 from opframe_registry import DataError, Metadata, Stamp
 
 DIGEST = 16
@@ -83,7 +84,7 @@ def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom
         data.attrs["axes"] = " ".join(("n", "t", "c", *SPACE[: len(metadata.grid)]))
         data.attrs["fingerprint"] = fingerprint
         for name in _DESCRIBED:
-            value = getattr(metadata, name)
+            value = axes_in_words(metadata.boundary) if name == "boundary" else getattr(metadata, name)
             if value not in (None, "", ()):
                 data.attrs[name] = list(value) if isinstance(value, tuple) else value
         file["made_from"] = made_from.to_bytes()

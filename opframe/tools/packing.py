@@ -25,6 +25,7 @@ from opframe.mixture.source import Source, read_finite
 from opframe.tools import packed
 from opframe.tools.health import blocks
 from opframe.tools.selection import Part
+from opframe_registry.metadata import facts
 from opframe_registry import ConfigError, DataError, Dataset, Identity, Metadata
 from opframe_registry.identity import locations
 
@@ -62,7 +63,7 @@ class Packing:
     @property
     def fingerprint(self) -> str:
         """Changes with what is asked for, and with what the data say of themselves."""
-        return packed.digest([self._asked(self.part.component.identity()), attrs.asdict(self.metadata)])
+        return packed.digest([self._asked(self.part.component.identity()), facts(self.metadata)])
 
     def made_from(self) -> packed.MadeFrom:
         """What the file is to be made from, as it is now."""

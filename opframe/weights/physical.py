@@ -15,7 +15,7 @@ from opframe.mixture.statistics import normalization_of
 from opframe.weights.location import WeightsError
 from opframe.weights.normalization import without_numbers
 from opframe.weights.pretrained import Header, Pretrained, build_network
-from opframe_registry import ConfigError, Prediction, did_you_mean
+from opframe_registry import Conditions, ConfigError, Prediction, did_you_mean
 
 
 @final
@@ -36,7 +36,7 @@ class Physical(nn.Module):
         self.register_buffer("mean", torch.tensor((*normalization.mean, *[0.0] * padding)))
         self.register_buffer("deviation", torch.tensor((*normalization.deviation, *[1.0] * padding)))
 
-    def forward(self, frames: Tensor) -> Prediction:
+    def forward(self, frames: Tensor, conditions: Conditions | None = None) -> Prediction:
         if frames.ndim < 3 or frames.shape[2] != len(self.channels):
             raise ConfigError(
                 f"frames have the shape {tuple(frames.shape)}, but expected (B, history, {len(self.channels)}, *grid); "
@@ -44,7 +44,7 @@ class Physical(nn.Module):
             )
         shape = (-1, *[1] * (frames.ndim - 3))
         mean, deviation = self.mean.view(shape), self.deviation.view(shape)
-        prediction: Prediction = self.network((frames - mean) / deviation)
+        prediction: Prediction = self.network((frames - mean) / deviation, conditions)
         return dataclasses.replace(prediction, field=prediction.field * deviation + mean)
 
 

@@ -47,7 +47,7 @@ class AutoregressiveLoss:
         frames = batch.targets.shape[1]
         for start in range(0, frames, horizon):
             window = self._noisy(window, generators)
-            prediction: Prediction = model(window)
+            prediction: Prediction = model(window, batch.conditions)
             step = slice(start, start + horizon)
             error = relative_l2(prediction.field, batch.targets[:, step], mask[:, step]).mean()
             _add(losses, {self.name: error})

@@ -22,7 +22,7 @@ from opframe.layers.products import dense
 from opframe.layers.scale import standardized
 from opframe_fno import NORM_GROUPS
 from opframe_fno.spectral import ModeTransform, SpectralConvolution
-from opframe_registry import Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction
 
 if TYPE_CHECKING:
     from opframe_fno import FNO
@@ -48,7 +48,7 @@ class FNONet(nn.Module):
         self.scale_feats = nn.Linear(2 * channels, width) if settings.normalize else None
         self.cls_head = _classification_head(width, settings.classes) if settings.classes else None
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Predict the next S frames, in the precision of `u` under autocast too.
 
         Any grid with room for the modes may come. Raises ConfigError.

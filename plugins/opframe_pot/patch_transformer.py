@@ -21,7 +21,7 @@ from opframe.layers.scale import standardized
 from opframe_pot.embedding import PatchEmbedding, TemporalAggregation, embed
 from opframe_pot.patch_keys import PatchBackbone, check_patch
 from opframe_pot.patches import PatchExpansion, scatter_patches
-from opframe_registry import Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # torch.compile traces a dataclass
@@ -49,7 +49,7 @@ class PatchTransformer(nn.Module):
         self.scale_feats_sigma = nn.Linear(2 * channels, width) if settings.normalize else None
         self.cls_head = _classification_head(width, settings.classes) if settings.classes else None
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Predict the next S frames, in the precision of `u` under autocast too.
 
         Any grid of whole patches may come, with the axes of the one that the network was made for. Raises ConfigError.

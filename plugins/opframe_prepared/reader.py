@@ -98,7 +98,7 @@ def _describe(component: Prepared, files: list[str], found: Stored, single: bool
         grid=grid,
         channels=channels,
         predicted=_predicted(component, files[0], attributes, channels),
-        boundary=str(attributes.get("boundary", "unknown")),
+        boundary=_boundary(attributes.get("boundary", "unknown")),
         time_step=time_step,
         source=str(attributes.get("source", "")),
         license=str(attributes.get("license", "")),
@@ -180,3 +180,8 @@ def _predicted(
                 f"{component.title}: predicted channel '{name}' is not among {channels}{did_you_mean(name, channels)}"
             )
     return tuple(name for name in channels if name in predicted)
+
+
+def _boundary(value: Any) -> str | list[str]:
+    """One word, or one for each axis."""
+    return value if isinstance(value, str) else [str(word) for word in np.asarray(value, dtype=object).ravel()]

@@ -45,10 +45,10 @@ def _with_windows(populations: Sequence[Population]) -> tuple[Population, ...]:
     if not populations:
         raise ConfigError("datasets: at least one is needed to train on")
     for index, population in enumerate(populations):
-        if population.trajectories < 1 or population.starts < 1:
+        if not population.starts:
             raise ConfigError(
-                f"datasets[{index}] has no window to train on: {population.trajectories} training trajectories with "
-                f"{max(population.starts, 0)} starts each; it needs history + objective.frames frames or more"
+                f"datasets[{index}] has no window to train on: none of its training trajectories has the "
+                "data.history + objective.frames frames that a window takes"
             )
     return tuple(populations)
 

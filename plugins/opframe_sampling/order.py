@@ -27,9 +27,11 @@ class BalancedOrder:
         random = generator(seed, step)
         share = np.cumsum([population.weight for population in self.populations])
         dataset = np.searchsorted(share / share[-1], random.random(size), side="right")
-        trajectories = np.array([population.trajectories for population in self.populations])
-        starts = np.array([population.starts for population in self.populations])
-        return _windows(dataset, random.integers(trajectories[dataset]), random.integers(starts[dataset]))
+        count = np.array([population.trajectories for population in self.populations])
+        first = np.concatenate([[0], count.cumsum()])[dataset]  # in an order of the trajectories of all datasets
+        starts = np.concatenate([population.starts for population in self.populations])
+        trajectory = random.integers(count[dataset])
+        return _windows(dataset, trajectory, random.integers(starts[first + trajectory]))
 
 
 @frozen
@@ -40,13 +42,13 @@ class ProportionalOrder:
 
     def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]:
         """The `size` windows of global batch number `step`."""
-        starts = np.array([population.starts for population in self.populations])
-        end = np.cumsum([population.starts * population.trajectories for population in self.populations])
+        end = np.cumsum(np.concatenate([population.starts for population in self.populations]))
         number = generator(seed, step).integers(end[-1], size=size)
-        dataset = np.searchsorted(end, number, side="right")
-        first = np.concatenate([[0], end])[dataset]
-        trajectory, start = np.divmod(number - first, starts[dataset])
-        return _windows(dataset, trajectory, start)
+        place = np.searchsorted(end, number, side="right")  # among the trajectories of all datasets
+        ends = np.cumsum([population.trajectories for population in self.populations])
+        dataset = np.searchsorted(ends, place, side="right")
+        trajectory = place - np.concatenate([[0], ends])[dataset]
+        return _windows(dataset, trajectory, number - np.concatenate([[0], end])[place])
 
 
 def _windows(dataset: NDArray[np.intp], trajectory: NDArray[np.int64], start: NDArray[np.int64]) -> list[Window]:

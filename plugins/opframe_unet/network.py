@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opframe.layers.scale import standardized
-from opframe_registry import Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction
 from opframe_unet.layers import doubling, halving, pointwise, two_convolutions
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class UNetNet(nn.Module):
         )
         self.head = pointwise(axes, settings.width, fields.horizon * channels)
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Predict the next S frames, in the precision of `u` under autocast too."""
         if not self.normalize:
             return Prediction(field=self._frames(u))

@@ -1,14 +1,17 @@
 """What plugins and the engine agree on: component kinds, exchanged values, the hook, discovery, errors."""
 
+from opframe_registry.backbone import Backbone, Published
+from opframe_registry.component import Component
 from opframe_registry.components import (
     KINDS,
-    Backbone,
-    Component,
+    Callback,
     Dataset,
+    Logger,
     LossFunction,
+    Metric,
+    Normalizer,
     Objective,
     Optimizer,
-    Published,
     Sampler,
     Schedule,
 )
@@ -16,13 +19,22 @@ from opframe_registry.discovery import API, Catalog, Plugin, did_you_mean, disco
 from opframe_registry.errors import ConfigError, DataError, OpframeError, PluginError, RunError
 from opframe_registry.hooks import hookimpl
 from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp
+from opframe_registry.metadata import Boundary, Metadata
+from opframe_registry.training import (
+    POINTS,
+    MetricFunction,
+    Normalization,
+    RunInfo,
+    RunLogger,
+    Training,
+)
 from opframe_registry.values import (
     Adapted,
     Batch,
     Change,
+    Conditions,
     Fields,
     Location,
-    Metadata,
     Order,
     Population,
     Prediction,
@@ -35,22 +47,31 @@ from opframe_registry.values import (
 __all__ = [
     "API",
     "KINDS",
+    "POINTS",
     "SELECTS",
     "UNCHANGED",
     "Adapted",
     "Backbone",
     "Batch",
+    "Boundary",
+    "Callback",
     "Catalog",
     "Change",
     "Component",
+    "Conditions",
     "ConfigError",
     "DataError",
     "Dataset",
     "Fields",
     "Identity",
     "Location",
+    "Logger",
     "LossFunction",
     "Metadata",
+    "Metric",
+    "MetricFunction",
+    "Normalization",
+    "Normalizer",
     "Objective",
     "OpframeError",
     "Optimizer",
@@ -62,10 +83,13 @@ __all__ = [
     "Progress",
     "Published",
     "RunError",
+    "RunInfo",
+    "RunLogger",
     "Sampler",
     "Schedule",
     "Split",
     "Stamp",
+    "Training",
     "Trajectories",
     "Window",
     "did_you_mean",

@@ -7,18 +7,22 @@ the live object. Nothing here imports torch, so that plugins can be listed in an
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, optional
 
+from opframe_registry.backbone import Backbone
+from opframe_registry.component import Component
 from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, locations, meaning
-from opframe_registry.values import Adapted, Batch, Change, Fields, Order, Population, Progress, Split, Trajectories
+from opframe_registry.metadata import Metadata
+from opframe_registry.training import MetricFunction, Normalization, RunInfo, RunLogger
+from opframe_registry.values import Batch, Fields, Order, Population, Progress, Split, Trajectories
 
 if TYPE_CHECKING:
     import torch
@@ -26,18 +30,8 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True)
-class Component(ABC):  # noqa: B024 - each kind has its own build
-    """Base of all kinds. Plugins derive from a kind, never from this."""
-
-    kind: ClassVar[str] = ""
-    name: ClassVar[str] = ""
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings by the value of the key `size`; single keys override them."""
-
-
-@frozen(kw_only=True)
 class Dataset(Component):
-    """A set of trajectories of one equation, split into training and test.
+    """A set of trajectories of one equation, split into training, validation and test.
 
     A field changes the numbers that are read, unless its metadata say otherwise: `changes_numbers = False` leaves every
     trajectory as it is, and with `selects = True` it says which of them, or of their frames, are used.
@@ -69,6 +63,15 @@ class Dataset(Component):
         },
     )
     stride: int = field(default=1, validator=gt(0), metadata={"help": "use every n-th frame", **SELECTS})
+    validation: int | None = field(
+        default=None,
+        validator=optional(ge(0)),
+        metadata={
+            "help": "validation trajectories used; held out of those for training where the data have no validation "
+            "split (default: what data.validation says)",
+            **SELECTS,
+        },
+    )
     rollout: int | None = field(
         default=None,
         validator=optional(gt(0)),
@@ -81,12 +84,13 @@ class Dataset(Component):
         return self.label or self.name
 
     def identity(
-        self, stamps: Callable[[str], Mapping[str, Stamp]] | None = None, splits: Sequence[Split] = get_args(Split)
+        self, stamps: Callable[[str], Mapping[str, Stamp]] | None = None, splits: Sequence[Split] | None = None
     ) -> Identity:
         """What the numbers depend on. `stamps` gives those of all files below a path or URL; None: files do not count.
 
-        A `{split}` in a path stands for each of the `splits`.
+        A `{split}` in a path stands for each of the `splits` (default: all that there are).
         """
+        splits = self.splits() if splits is None else splits
         values = attrs.asdict(self)
         said = {name: meaning(type(self), name) for name in values}
         urls = {url.replace("{split}", split): None for url in locations(self) for split in splits}
@@ -94,9 +98,21 @@ class Dataset(Component):
             type=self.name,
             revision=self.revision,
             numbers={name: value for name, value in values.items() if said[name].get("changes_numbers", True)},
-            selection={name: value for name, value in values.items() if said[name].get("selects", False)},
+            selection={
+                name: value
+                for name, value in values.items()
+                # a key that came later is not there while it says nothing, so that what was made before is found
+                if said[name].get("selects", False) and (name != "validation" or value is not None)
+            },
             files={file: stamp for url in urls for file, stamp in (stamps(url) if stamps else {}).items()},
         )
+
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that the data come with. Where they have no validation split, the engine holds out training data.
+
+        `build` is called for these alone.
+        """
+        return ("train", "test")
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Make what `build` needs (solve, download) under `cache`, once. Called in one process only."""
@@ -116,76 +132,6 @@ class Dataset(Component):
 
         `contents` are the shapes of the first arrays found there: of a file, by their paths inside; of a folder, by
         `file:path`, where `file` is relative to the folder.
-        """
-        return None
-
-
-@frozen(kw_only=True, eq=False)
-class Published:
-    """What a backbone makes of a checkpoint file of its authors.
-
-    `weights` are named and shaped as those of the network that `backbone.build(fields)` makes, `mapped` says
-    for each tensor of the file what became of it, and `assumed` what the file does not say and was taken for granted.
-    """
-
-    backbone: Backbone
-    fields: Fields
-    weights: Mapping[str, Tensor]
-    mapped: Mapping[str, str]
-    assumed: Mapping[str, str] = field(factory=dict)
-
-
-def _is_preset(component: Component, _: Attribute[str | None], size: str | None) -> None:
-    if size is not None and size not in component.presets:
-        raise ValueError(f"size = {size!r} is not a preset; presets: {', '.join(component.presets) or 'none'}")
-
-
-@frozen(kw_only=True)
-class Backbone(Component):
-    """A network that maps (B, T, C, *grid) to a Prediction.
-
-    `build` obeys `normalize`, or raises ConfigError where the network has no such option. The network may be given
-    other grids than the one it is built for, and raises ConfigError for those it does not take.
-    """
-
-    kind: ClassVar[str] = "backbone"
-    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Parts of the network by name, as glob patterns of the names in its state dict. Together they are the whole."""
-    size: str | None = field(
-        default=None,
-        validator=_is_preset,
-        metadata={"help": "preset that fills the other keys; all of them override"},
-    )
-    normalize: bool = field(default=False, metadata={"help": "normalise every sample and restore its scale at the end"})
-
-    @abstractmethod
-    def build(self, fields: Fields) -> nn.Module:
-        """Make the network with fresh weights. Raises ConfigError where the fields do not fit it."""
-
-    def idle(self) -> int:
-        """Parameters that take no part in the prediction of one sample, such as experts that are not chosen."""
-        return 0
-
-    def adapt(self, change: Change) -> Adapted | None:
-        """Make a weight of a trained network fit this one. None: it cannot be used.
-
-        Without more knowledge, a weight of the same shape is taken as it is, and one that differs only in axes of
-        length 1 at the end, as 1x1 convolutions in two and in three dimensions do, is reshaped.
-        """
-        weight, fresh = change.weight, change.fresh
-        if weight.shape == fresh.shape:
-            return Adapted(weight=weight)
-        common = min(weight.ndim, fresh.ndim)
-        rest = {*weight.shape[common:], *fresh.shape[common:]}
-        if weight.shape[:common] == fresh.shape[:common] and rest == {1}:
-            return Adapted(weight=weight.reshape(fresh.shape), how=f"{weight.ndim} axes to {fresh.ndim}")
-        return None
-
-    @classmethod
-    def from_published(cls, arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Published | None:
-        """Read a checkpoint of this architecture's authors: its constructor arguments and its state dict.
-
-        None: the file is not of this architecture. The shapes decide where the arguments are silent.
         """
         return None
 
@@ -243,4 +189,61 @@ class Schedule(Component):
         """Make the torch scheduler, stepped once after each of `steps` optimizer steps."""
 
 
-KINDS: tuple[type[Component], ...] = (Dataset, Backbone, Objective, Sampler, Optimizer, Schedule)
+@frozen(kw_only=True)
+class Normalizer(Component):
+    """What the channels of a dataset are brought to before a model sees them, and back."""
+
+    kind: ClassVar[str] = "normalizer"
+
+    @abstractmethod
+    def build(self, metadata: Metadata) -> Normalization:
+        """Make the normalization of one dataset, which has learnt nothing yet."""
+
+
+@frozen(kw_only=True)
+class Metric(Component):
+    """How far a prediction is from the truth, for every trajectory."""
+
+    kind: ClassVar[str] = "metric"
+    better: ClassVar[Literal["lower", "higher"]] = "lower"
+    """Which of two values of this metric is that of the better prediction."""
+
+    @abstractmethod
+    def build(self, fields: Fields) -> MetricFunction:
+        """Make the function that is called with the predictions of a batch of trajectories."""
+
+
+@frozen(kw_only=True)
+class Logger(Component):
+    """Where the numbers and pictures of a run go."""
+
+    kind: ClassVar[str] = "logger"
+
+    @abstractmethod
+    def build(self, run: RunInfo) -> RunLogger:
+        """Begin, or go on with, the record of a run. Raises RunError where that cannot be."""
+
+
+@frozen(kw_only=True)
+class Callback(Component):
+    """What is done at some points of training; see `POINTS`."""
+
+    kind: ClassVar[str] = "callback"
+
+    @abstractmethod
+    def build(self) -> object:
+        """Make the object that has methods for some of the points."""
+
+
+KINDS: tuple[type[Component], ...] = (
+    Dataset,
+    Backbone,
+    Objective,
+    Sampler,
+    Optimizer,
+    Schedule,
+    Normalizer,
+    Metric,
+    Logger,
+    Callback,
+)

@@ -13,7 +13,8 @@ import pluggy
 from attrs import frozen
 
 from opframe_registry import hooks
-from opframe_registry.components import KINDS, Component
+from opframe_registry.component import Component
+from opframe_registry.components import KINDS
 from opframe_registry.errors import PluginError
 from opframe_registry.keys import keys_of, unsupported
 

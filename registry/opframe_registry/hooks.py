@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from opframe_registry.components import Component
+from opframe_registry.component import Component
 
 PROJECT = "opframe"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -10,45 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NewType, Protocol
 
-from attrs import field, frozen
+from attrs import frozen
+
+from opframe_registry.metadata import Metadata
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+"""Training goes by the first, what is selected while training by the second, the final report by the third."""
 Location = NewType("Location", str)
 """A path or an fsspec URL in a setting. A relative path is relative to the file it is written in."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, how much there is)."""
-
-
-@frozen(kw_only=True)
-class Metadata:
-    """What a set of trajectories is.
-
-    `channels` are all channels in the order in which `read` returns them, `predicted` those that a model
-    is to predict (the others are input only), `units` one for each channel, empty where unknown. `time_step` is in
-    the equation's own unit of time and `spacing`, for each axis of the grid, in its unit of length. `parameters` are
-    numbers of the equation by name: one for all trajectories, or one for each. `split` says how training and test
-    data were told apart.
-    """
-
-    trajectories: int
-    frames: int
-    grid: tuple[int, ...]
-    channels: tuple[str, ...]
-    predicted: tuple[str, ...]
-    boundary: str = "unknown"
-    time_step: float | None = None
-    source: str = ""
-    license: str = ""
-    units: tuple[str, ...] = ()
-    spacing: tuple[float, ...] | None = None
-    parameters: Mapping[str, tuple[float, ...]] = field(factory=dict)
-    split: str = ""
 
 
 class Trajectories(Protocol):
@@ -68,7 +45,8 @@ class Fields:
 
     `channels` names the slots of the channel axis; a slot that several datasets share carries all
     their names. `history` frames go into a model, `horizon` frames come out of one call. `datasets` names
-    what is trained on, in the order of `Batch.dataset`, for a backbone that tells datasets apart.
+    what is trained on, in the order of `Conditions.dataset`, for a backbone that tells datasets apart, and `parameters`
+    the numbers of their equations, in the order of `Conditions.parameters`.
     """
 
     channels: tuple[str, ...]
@@ -76,6 +54,25 @@ class Fields:
     history: int
     horizon: int = 1
     datasets: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # for torch.compile, as below
+class Conditions:
+    """What a model is told of its samples, beside their frames. NaN is 'not known'.
+
+    `parameters` (B, P) are numbers of the equation, named by `Fields.parameters`; `time_step` (B,) between two frames,
+    `spacing` (B, axes) of the data's own grid, `boundary` (B, axes, 2) the numbers of a `Boundary` for the lower and the
+    upper side of each axis. `valid` (B or 1, 1, *grid) is false at obstacles, on land, and where an input frame misses
+    a value; there, inputs are 0. `dataset` (B,) says where a sample comes from, -1 where no dataset of training.
+    """
+
+    parameters: Tensor
+    time_step: Tensor
+    spacing: Tensor
+    boundary: Tensor
+    valid: Tensor
+    dataset: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # torch.compile traces a dataclass, an attrs class it does not
@@ -96,25 +93,34 @@ class Batch:
     """Training windows of one grid.
 
     `inputs` (B, history, C, *grid), `targets` (B, frames, C, *grid), `mask` broadcasts against the
-    targets, `dataset` (B,) says where a sample comes from and `seeds` (B,) is each sample's own seed,
-    a function of (seed, step, index in the global batch): random numbers drawn from it do not depend
+    targets and is zero where nothing counts, `conditions` are what a model is told, and `seeds` (B,) is each sample's
+    own seed, a function of (seed, step, index in the global batch): random numbers drawn from it do not depend
     on the number of processes or workers.
     """
 
     inputs: Tensor
     targets: Tensor
     mask: Tensor
-    dataset: Tensor
+    conditions: Conditions
     seeds: Tensor
+
+    @property
+    def dataset(self) -> Tensor:
+        """Where each sample comes from, (B,)."""
+        return self.conditions.dataset
 
 
 @frozen(kw_only=True)
 class Population:
-    """What a sampler knows of a dataset: how many trajectories and window starts, and its weight."""
+    """What a sampler knows of a dataset: for each trajectory how many windows begin in it, at least one; its weight."""
 
-    trajectories: int
-    starts: int
+    starts: tuple[int, ...]
     weight: float
+
+    @property
+    def trajectories(self) -> int:
+        """How many there are."""
+        return len(self.starts)
 
 
 @frozen

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
 from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, Score, model_forecast
 from opframe.evaluation.report import verdict
+from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.source import Source
 from opframe.processes import Processes
-from opframe_registry import Fields, Metadata, Prediction
+from opframe_registry import Conditions, Fields, Metadata, Prediction
 
 
 def test_errors_are_norms_per_channel_then_means() -> None:
@@ -47,7 +48,7 @@ class SumOfLastTwo(nn.Module):
         super().__init__()
         self.horizon = horizon
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         first = u[:, -1:] + u[:, -2:-1]
         return Prediction(field=torch.cat([first + index for index in range(self.horizon)], 1))
 
@@ -55,7 +56,8 @@ class SumOfLastTwo(nn.Module):
 @pytest.mark.parametrize(("horizon", "expected"), [(1, [2, 3, 5, 8, 13]), (2, [2, 3, 5, 6, 11])])
 def test_a_roll_out_feeds_predictions_back(horizon: int, expected: list[float]) -> None:
     history = torch.ones(1, 2, 1, 4, 4)
-    rolled = model_forecast(SumOfLastTwo(horizon), horizon)(history, 5)
+    fields = Fields(channels=("u",), grid=(4, 4), history=2)
+    rolled = model_forecast(SumOfLastTwo(horizon), horizon)(history, 5, unknown_conditions(fields, 1, history.device))
     assert rolled[0, :, 0, 0, 0].tolist() == expected
 
 
@@ -85,7 +87,7 @@ def evaluator(**changes: object) -> Evaluator:
 
 
 def test_scores_are_those_worked_out_by_hand() -> None:
-    report = evaluator().evaluate(nn.Sequential(SumOfLastTwo(1))).datasets[0]
+    report = evaluator().evaluate(SumOfLastTwo(1)).datasets[0]
     truth, still = np.array([16.0, 32.0, 64.0]), np.array([8.0, 8.0, 8.0])
     score = report.scores["persistence"]
     assert score.frames == pytest.approx(np.abs(still - truth) / truth)
@@ -132,7 +134,7 @@ class Partly(Growing):
 @pytest.mark.parametrize("limit", [None, 3])
 def test_a_truth_that_no_error_can_be_relative_to_is_named(limit: int | None) -> None:
     source = Source(title="partly", weight=1.0, rollout=3, trajectories=Partly())
-    report = evaluator(sources=[source], limit=limit).evaluate(nn.Sequential(SumOfLastTwo(1)))
+    report = evaluator(sources=[source], limit=limit).evaluate(SumOfLastTwo(1))
     (remark,) = report.datasets[0].remarks
     if limit:
         assert "in frames of 1 test trajectory: 1 (1 of 3)." in remark
@@ -140,4 +142,4 @@ def test_a_truth_that_no_error_can_be_relative_to_is_named(limit: int | None) ->
         assert remark.startswith("partly: the true 'u' is zero everywhere, or too large to be squared, in frames of ")
         assert "3 test trajectories: 1 (1 of 3), 3 (3 of 3), 4 (3 of 3)." in remark
     assert remark in verdict(report)
-    assert evaluator().evaluate(nn.Sequential(SumOfLastTwo(1))).datasets[0].remarks == ()
+    assert evaluator().evaluate(SumOfLastTwo(1)).datasets[0].remarks == ()

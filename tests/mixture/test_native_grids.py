@@ -30,7 +30,7 @@ from opframe.run.job import Request, run
 from opframe.tools.packing import plan
 from opframe.tools.selection import load_selection, open_part
 from opframe_fno import FNO
-from opframe_registry import Backbone, Catalog, ConfigError, Fields, Order, Population, Prediction, Sampler, Window
+from opframe_registry import Conditions, Backbone, Catalog, ConfigError, Fields, Order, Population, Prediction, Sampler, Window
 from opframe_sampling import Balanced, Proportional
 from opframe_unet import UNet
 from support import ROOT, assert_same_training, saved_state, waves, write_prepared
@@ -38,10 +38,10 @@ from tests.plugins.test_sampling import assert_frequencies
 
 COARSE, FINE = (16, 16), (24, 24)
 POPULATIONS = (
-    Population(trajectories=3, starts=4, weight=1.0),
-    Population(trajectories=20, starts=10, weight=3.0),
-    Population(trajectories=5, starts=1, weight=0.5),
-    Population(trajectories=2, starts=2, weight=2.0),
+    Population(starts=(4,) * 3, weight=1.0),
+    Population(starts=(10,) * 20, weight=3.0),
+    Population(starts=(1,) * 5, weight=0.5),
+    Population(starts=(2,) * 2, weight=2.0),
 )
 GRIDS = (COARSE, FINE, COARSE, (8, 8))
 SETTINGS = """
@@ -96,7 +96,7 @@ def test_every_dataset_is_drawn_as_often_as_without_groups(sampler: Sampler) -> 
     """Groups by chi-square over batches, which are drawn independently; datasets of a group over its samples."""
     order, size = order_by_grid(sampler.build, POPULATIONS, GRIDS), 8
     drawn = [order(5, step, size) for step in range(4000)]
-    windows = [population.trajectories * population.starts for population in POPULATIONS]
+    windows = [sum(population.starts) for population in POPULATIONS]
     weights = [population.weight for population in POPULATIONS] if isinstance(sampler, Balanced) else windows
     share = {dataset: weight / sum(weights) for dataset, weight in enumerate(weights)}
     grids: dict[object, float] = {grid: sum(share[n] for n in share if GRIDS[n] == grid) for grid in set(GRIDS)}
@@ -134,7 +134,7 @@ class Epochs:
             Window(dataset, trajectory, start)
             for dataset, population in enumerate(self.populations)
             for trajectory in range(population.trajectories)
-            for start in range(population.starts)
+            for start in range(population.starts[trajectory])
         ]
         return [every[number % len(every)] for number in range(step * size, (step + 1) * size)]
 
@@ -148,12 +148,12 @@ def test_a_sampler_that_goes_through_epochs_leaves_no_window_out_and_draws_none_
         drawn[GRIDS[windows[0].dataset]].update(windows)
     for grid, counts in drawn.items():
         own = [population for population, each in zip(POPULATIONS, GRIDS, strict=True) if each == grid]
-        assert len(counts) == sum(population.trajectories * population.starts for population in own)
+        assert len(counts) == sum(sum(population.starts) for population in own)
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
 def test_a_dataset_without_windows_is_refused_by_its_place_in_the_mixture() -> None:
-    short = Population(trajectories=4, starts=0, weight=1.0)
+    short = Population(starts=(), weight=1.0)
     with pytest.raises(ConfigError, match=r"datasets\[3\] has no window"):
         order_by_grid(Balanced().build, [*POPULATIONS[:3], short], GRIDS)
 
@@ -270,7 +270,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(grid))
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         return Prediction(field=u[:, -1:] * self.weight)
 
 
@@ -312,5 +312,5 @@ def test_the_example_config_groups_its_data_by_grid(catalog: Catalog) -> None:
     experiment = loaded(ROOT / "configs" / "experiments" / "native_grids.toml", catalog)
     assert experiment.data.resize == "native"
     assert [dataset.resolution for dataset in experiment.datasets] == [32, 64]
-    populations = [Population(trajectories=192, starts=10, weight=1.0)] * 2
+    populations = [Population(starts=(10,) * 192, weight=1.0)] * 2
     assert isinstance(order_by_grid(experiment.sampler.build, populations, [(32, 32), (64, 64)]), GridOrder)

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from opframe.mixture.conditions import changed, unknown_conditions
 from opframe_autoregressive import RelativeL2
 from opframe_autoregressive.loss import relative_l2
-from opframe_registry import Batch, ConfigError, Fields, Prediction
+from opframe_registry import Conditions, Batch, ConfigError, Fields, Prediction
 from support import GOLDEN
 
 
@@ -23,7 +24,7 @@ class Recorder(nn.Module):
         self.weight = nn.Parameter(torch.tensor(0.7))
         self.windows: list[Tensor] = []
 
-    def forward(self, window: Tensor) -> Prediction:
+    def forward(self, window: Tensor, conditions: Conditions | None = None) -> Prediction:
         self.windows.append(window.detach())
         frames = torch.stack([window.mean(1) * (index + 1) for index in range(self.horizon)], dim=1)
         return Prediction(field=self.weight * frames, penalties={"balance": self.weight**2})
@@ -39,15 +40,16 @@ def batch_of(size: int, frames: int = 1) -> Batch:
         inputs=torch.randn(size, 5, 2, 16, 12, generator=generator) * torch.tensor([1.0, 50.0]).view(1, 1, 2, 1, 1),
         targets=torch.randn(size, frames, 2, 16, 12, generator=generator),
         mask=torch.ones(1),
-        dataset=torch.zeros(size, dtype=torch.int64),
+        conditions=unknown_conditions(fields(), size, torch.device("cpu")),
         seeds=torch.arange(size) * 7919 + 3,
     )
 
 
 def part(batch: Batch, index: list[int]) -> Batch:
     """Some samples of a batch, in some order."""
-    names = ("inputs", "targets", "dataset", "seeds")
-    return attrs.evolve(batch, **{name: getattr(batch, name)[index] for name in names})
+    names = ("inputs", "targets", "seeds")
+    conditions = changed(batch.conditions, lambda value: value[index] if len(value) == len(batch.seeds) else value)
+    return attrs.evolve(batch, **{name: getattr(batch, name)[index] for name in names}, conditions=conditions)
 
 
 def test_the_error_is_the_published_one() -> None:

@@ -14,18 +14,15 @@ from opframe_sampling import Balanced, Proportional
 
 SAMPLERS = (Balanced(), Proportional())
 UNEVEN = (
-    Population(trajectories=3, starts=4, weight=1.0),
-    Population(trajectories=50, starts=10, weight=3.0),
-    Population(trajectories=1, starts=1, weight=0.5),
+    Population(starts=(4,) * 3, weight=1.0),
+    Population(starts=(10,) * 50, weight=3.0),
+    Population(starts=(1,) * 1, weight=0.5),
 )
 
+alike = st.builds(lambda count, starts: (starts,) * count, st.integers(1, 10_000), st.integers(1, 500))
+differing = st.lists(st.integers(1, 500), min_size=1, max_size=30).map(tuple)
 populations = st.lists(
-    st.builds(
-        Population,
-        trajectories=st.integers(1, 10_000),
-        starts=st.integers(1, 500),
-        weight=st.floats(1e-3, 1e3),
-    ),
+    st.builds(Population, starts=alike | differing, weight=st.floats(1e-3, 1e3)),
     min_size=1,
     max_size=6,
 )
@@ -56,7 +53,7 @@ def test_every_window_lies_within_its_dataset(
     assert len(windows) == address[2]
     for window in windows:
         assert 0 <= window.trajectory < datasets[window.dataset].trajectories
-        assert 0 <= window.start < datasets[window.dataset].starts
+        assert 0 <= window.start < datasets[window.dataset].starts[window.trajectory]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
@@ -93,13 +90,13 @@ def test_proportional_draws_every_window_equally_often() -> None:
         (dataset, trajectory, start)
         for dataset, population in enumerate(UNEVEN)
         for trajectory in range(population.trajectories)
-        for start in range(population.starts)
+        for start in range(population.starts[trajectory])
     ]
     assert_frequencies(counts, dict.fromkeys(windows, 1 / len(windows)))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 def test_a_dataset_without_windows_is_refused_by_its_place(sampler: Sampler) -> None:
-    short = Population(trajectories=4, starts=0, weight=1.0)
+    short = Population(starts=(), weight=1.0)
     with pytest.raises(ConfigError, match=r"datasets\[1\] has no window"):
         sampler.build([UNEVEN[0], short])

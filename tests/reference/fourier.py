@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opframe_fno import FNO
-from opframe_registry import Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction
 from tests.reference.shared import Embedding, classification_head, coordinates
 
 
@@ -33,7 +33,7 @@ class FourierNeuralOperator(nn.Module):
         self.scale_feats = nn.Linear(2 * channels, width) if settings.normalize else None
         self.cls_head = classification_head(width, settings.classes)
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Predict the next S frames."""
         if self.scale_feats is None:
             return self._predict(self._embed(u))

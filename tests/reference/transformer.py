@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opframe_pot import DPOT, MoEPOT
-from opframe_registry import Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction
 from tests.reference.mixture import Mixture
 from tests.reference.shared import Embedding, classification_head, coordinates
 
@@ -41,7 +41,7 @@ class PatchTransformer(nn.Module):
         self.scale_feats_sigma = nn.Linear(2 * channels, width) if settings.normalize else None
         self.cls_head = classification_head(width, settings.classes)
 
-    def forward(self, u: Tensor) -> Prediction:
+    def forward(self, u: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Predict the next S frames."""
         if self.scale_feats_mu is None or self.scale_feats_sigma is None:
             return self._blocks_and_head(self._embed(u))

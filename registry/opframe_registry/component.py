@@ -1,0 +1,19 @@
+"""What all kinds of components have in common."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Component(ABC):  # noqa: B024 - each kind has its own build
+    """Base of all kinds. Plugins derive from a kind, never from this."""
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings by the value of the key `size`; single keys override them."""
