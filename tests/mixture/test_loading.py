@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torchdata import nodes
 
-from opframe.mixture.ahead import StepsNode
+from opframe.mixture.ahead import AheadNode
 from opframe.mixture.buffers import Buffers
 from opframe.mixture.loading import Loader, Plan, Windows, batches, make_loader
 from opframe.mixture.source import Source, open_source
@@ -164,7 +164,7 @@ def test_a_read_that_hangs_is_waited_for_a_second_at_most(new_threads: Callable[
     began = time.monotonic()
     stream.close()
     assert time.monotonic() - began < 3.0
-    assert new_threads(settled=False) >= 8
+    assert new_threads(settled=False) >= 7  # one may have ended before it began another batch
     Numbered.gate.set()
     assert not new_threads()
 
@@ -266,9 +266,8 @@ def test_a_batch_that_is_used_up_leaves_its_memory_at_once(workers: int) -> None
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_state_of_the_steps_is_what_was_handed_out_and_not_what_was_read_ahead(workers: int) -> None:
     def stream() -> nodes.Loader:
-        source = StepsNode(range(3, 12), lambda step: step, lambda: False)
-        mapper = nodes.ParallelMapper(source, lambda box: box.take(), num_workers=workers, method="thread")
-        return nodes.Loader(mapper, restart_on_stop_iteration=False)
+        node = AheadNode(range(3, 12), lambda step: step, lambda step, _: step, workers)
+        return nodes.Loader(node, restart_on_stop_iteration=False)
 
     first, second = stream(), stream()
     taken = iter(first)
