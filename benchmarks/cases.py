@@ -20,7 +20,7 @@ from opframe_fno import FNO
 from opframe_pot import DPOT, MoEPOT
 from opframe_pot.experts import weighted_experts
 from opframe_pot.moepot import Mixture
-from opframe_registry import Conditions, Backbone, Fields, Prediction
+from opframe_registry import Backbone, Conditions, Fields, Prediction
 from tests.reference import straightforward
 from tests.reference.mixture import every_expert
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.published import published_network, published_training
-from opframe.mixture.conditions import unknown_conditions
 from opframe.config.building import build_loss, build_network, build_optimizer, build_schedule
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
 from opframe.evaluation.protocol import Evaluator, model_forecast
+from opframe.mixture.conditions import unknown_conditions
 from opframe.processes import Processes
 from opframe.run.checkpoint import Checkpoints
 from opframe.run.trainer import Trainer, wrap
@@ -91,7 +91,9 @@ class Ours:
     def roll_out(self, frames: int) -> Tensor:
         """The evaluator's: what is derived from the weights is made once for all frames."""
         self.network.eval()
-        return self.trainer.evaluator.run(model_forecast(self.network, 1), self.batch.inputs, frames, self.batch.conditions)
+        return self.trainer.evaluator.run(
+            model_forecast(self.network, 1), self.batch.inputs, frames, self.batch.conditions
+        )
 
 
 class Straightforward:

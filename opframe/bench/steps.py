@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from attrs import evolve, frozen
 from rich.console import Console
-from torch import Tensor
 
 from opframe.bench.loading import measure
 from opframe.bench.timing import Call, Spread, in_turns, spread

@@ -22,8 +22,8 @@ from opframe.files.atomic import write_atomically
 from opframe.files.location import is_local
 from opframe.files.stamps import stamps
 from opframe.mixture.source import Source
-from opframe_registry.metadata import facts
 from opframe_registry import DataError, Dataset, Progress, Split, Trajectories
+from opframe_registry.metadata import facts
 
 _AT_ONCE = 16  # remote frames that are read at the same time: most of their time is waiting for the server
 

@@ -163,7 +163,6 @@ class _Readers:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device, copied without waiting where memory is pinned."""
 
-
     def there(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 

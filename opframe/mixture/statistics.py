@@ -20,8 +20,8 @@ from opframe.files.stamps import stamps
 from opframe.mixture.moments import Moments, moments
 from opframe.mixture.normalization import Normalization
 from opframe.mixture.source import Source, read_finite
-from opframe_registry.metadata import facts
 from opframe_registry import DataError, Dataset, Location, Progress, Split, Stamp
+from opframe_registry.metadata import facts
 
 _BLOCK = 64 * 2**20  # bytes of frames that are read at a time
 

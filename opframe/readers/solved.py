@@ -20,8 +20,8 @@ from opframe.console import bytes_in_words
 from opframe.files.limits import free_disk, free_memory
 from opframe.files.stamps import stamps
 from opframe.readers.arrays import ArrayTrajectories, Part, Variable
-from opframe_registry.metadata import axes_in_words
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
+from opframe_registry.metadata import axes_in_words
 
 
 class Solver(Protocol):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from opframe.console import bytes_in_words
 from opframe.tools.selection import Part
-from opframe_registry.metadata import boundary_in_words
 from opframe_registry import Metadata
+from opframe_registry.metadata import boundary_in_words
 
 
 def facts(part: Part, frames: int | None) -> dict[str, str]:

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from opframe.mixture.moments import Moments
 from opframe.readers.arrays import SPACE
-from opframe_registry.metadata import axes_in_words
 from opframe_registry import DataError, Metadata, Stamp
+from opframe_registry.metadata import axes_in_words
 
 DIGEST = 16
 STATISTICS = ("mean", "std", "min", "max")

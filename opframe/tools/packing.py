@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import attrs
 import h5py
 import numpy as np
 import torch
@@ -25,9 +24,9 @@ from opframe.mixture.source import Source, read_finite
 from opframe.tools import packed
 from opframe.tools.health import blocks
 from opframe.tools.selection import Part
-from opframe_registry.metadata import facts
 from opframe_registry import ConfigError, DataError, Dataset, Identity, Metadata
 from opframe_registry.identity import locations
+from opframe_registry.metadata import facts
 
 _SHOWN = 3  # names of files that have changed
 

@@ -30,7 +30,18 @@ from opframe.run.job import Request, run
 from opframe.tools.packing import plan
 from opframe.tools.selection import load_selection, open_part
 from opframe_fno import FNO
-from opframe_registry import Conditions, Backbone, Catalog, ConfigError, Fields, Order, Population, Prediction, Sampler, Window
+from opframe_registry import (
+    Backbone,
+    Catalog,
+    Conditions,
+    ConfigError,
+    Fields,
+    Order,
+    Population,
+    Prediction,
+    Sampler,
+    Window,
+)
 from opframe_sampling import Balanced, Proportional
 from opframe_unet import UNet
 from support import ROOT, assert_same_training, saved_state, waves, write_prepared

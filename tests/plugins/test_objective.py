@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from opframe.mixture.conditions import changed, unknown_conditions
 from opframe_autoregressive import RelativeL2
 from opframe_autoregressive.loss import relative_l2
-from opframe_registry import Conditions, Batch, ConfigError, Fields, Prediction
+from opframe_registry import Batch, Conditions, ConfigError, Fields, Prediction
 from support import GOLDEN
 
 
