@@ -39,7 +39,7 @@ def checked_lengths(url: str, path: str, array: Array, trajectories: int, frames
         lengths = np.ravel(array[(slice(None),) * len(array.shape)])
         if ((lengths == np.floor(lengths)) & (lengths >= 0) & (lengths <= frames)).all():
             return tuple(map(int, lengths.tolist()))
-        shown = f"numbers from {lengths.min()} to {lengths.max()}"
+        shown = f"numbers from {lengths.min():g} to {lengths.max():g}"
     raise DataError(
         f"{redacted(url)}: '{path}' has {shown}; expected how many frames each of {trajectories} trajectories has, from "
         f"0 to {frames}"

@@ -10,7 +10,7 @@ from rich.console import Console
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.location import is_local, local_path
-from opframe.mixture.source import frames_in_words, left_out, open_dataset
+from opframe.mixture.source import frames_in_words, left_out, lengths_of, open_dataset
 from opframe.mixture.statistics import Statistics
 from opframe.run import assembly
 from opframe.run.distributed import assumed
@@ -62,9 +62,10 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
 
 def _to_be_computed(statistics: Statistics) -> str:
     source = statistics.source
+    shorter = min(lengths_of(source.metadata)) < statistics.frames
     return (
         f"{source.title}: its statistics are not known yet; 'opframe run' computes them, once, from "
-        f"{'up to ' if source.metadata.lengths else ''}{statistics.frames} frames of each of "
+        f"{'up to ' if shorter else ''}{statistics.frames} frames of each of "
         f"{source.metadata.trajectories} trajectories"
     )
 
