@@ -92,7 +92,10 @@ def find_files(folder: str, pattern: str) -> list[str]:
 
 
 def file_sizes(folder: str, pattern: str) -> dict[str, int | None]:
-    """The files that `find_files` finds, and the bytes of each; None where a listing does not say. Raises DataError."""
+    """The files that `find_files` finds, and the bytes of each. Raises DataError.
+
+    None: a listing does not say, or it is a folder.
+    """
     with explained(folder):
         require_filesystem(folder)
         filesystem, path = open_filesystem(folder)
@@ -103,7 +106,8 @@ def file_sizes(folder: str, pattern: str) -> dict[str, int | None]:
             found = filesystem.glob(wanted, detail=True)
         else:
             found = tried_again(folder, lambda: _glob(filesystem, wanted))
-        return {filesystem.unstrip_protocol(file): facts.get("size") for file, facts in found.items()}
+        sizes = {file: facts.get("size") if facts["type"] == "file" else None for file, facts in found.items()}
+        return {filesystem.unstrip_protocol(file): size for file, size in sizes.items()}
 
 
 def _glob(filesystem: Any, wanted: str) -> dict[str, dict[str, Any]]:
