@@ -17,6 +17,7 @@ _HEADING = 14  # characters of a heading's line, or of a name's where there is l
 _SEVERAL = {"trajectory": "trajectories", "axis": "axes", "process": "processes"}
 _UNBOUNDED = 10_000  # a width that everything fits into
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_SHOWN = 12  # numbers in a sentence
 _SECONDS = 10.0  # between the lines that a bar becomes where there is no terminal
 
 
@@ -24,6 +25,12 @@ def counted(count: int, one: str) -> str:
     """A number and what is counted, as `1 file` or `2 trajectories`."""
     *before, last = one.split(" ")
     return " ".join([str(count), *before, last if count == 1 else _SEVERAL.get(last, last + "s")])
+
+
+def few(numbers: Sequence[int]) -> str:
+    """The first of some numbers, and how many more there are."""
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
 def bytes_in_words(count: float) -> str:

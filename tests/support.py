@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ def write_prepared(path: Path, data: NDArray[np.float32], **options: object) -> 
     with h5py.File(path, "w") as file:
         file.create_dataset("data", data=data, **options)
     return path
+
+
+def write_padded(path: Path, lengths: Sequence[int], grid: int = 16, channels: int = 1) -> NDArray[np.float32]:
+    """Waves of different lengths in the prepared layout, with nan behind the end of each, which they return whole."""
+    data = waves(len(lengths), max(lengths), grid, channels)
+    padded = np.where(np.arange(max(lengths))[:, None] < np.reshape(lengths, (-1, 1, 1, 1, 1)), data, np.float32(np.nan))
+    write_prepared(path, padded)
+    with h5py.File(path, "r+") as file:
+        file["lengths"] = np.asarray(lengths)
+    return data
 
 
 def adapted_weight(

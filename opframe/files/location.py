@@ -88,23 +88,35 @@ def each(action: Callable[[str], _Answer], urls: Iterable[str]) -> list[_Answer]
 
 def find_files(folder: str, pattern: str) -> list[str]:
     """URLs of the files of a folder whose names match a glob pattern, from anything fsspec lists. Raises DataError."""
+    return list(file_sizes(folder, pattern))
+
+
+def file_sizes(folder: str, pattern: str) -> dict[str, int | None]:
+    """The files that `find_files` finds, and the bytes of each. Raises DataError.
+
+    None: a listing does not say, or it is a folder.
+    """
     with explained(folder):
         require_filesystem(folder)
         filesystem, path = open_filesystem(folder)
         if is_local(folder) and filesystem.isfile(path):
             raise DataError(f"{folder}: is a file, expected a folder")
         wanted = f"{path}/{pattern}"
-        found = filesystem.glob(wanted) if is_local(folder) else tried_again(folder, lambda: _glob(filesystem, wanted))
-        return [filesystem.unstrip_protocol(file) for file in found]
+        if is_local(folder):
+            found = filesystem.glob(wanted, detail=True)
+        else:
+            found = tried_again(folder, lambda: _glob(filesystem, wanted))
+        sizes = {file: facts.get("size") if facts["type"] == "file" else None for file, facts in found.items()}
+        return {filesystem.unstrip_protocol(file): size for file, size in sizes.items()}
 
 
-def _glob(filesystem: Any, wanted: str) -> list[str]:
+def _glob(filesystem: Any, wanted: str) -> dict[str, dict[str, Any]]:
     if wanted.startswith(("http://", "https://")):
         try:  # where a server cannot be reached, fsspec's glob finds nothing
             filesystem.ls(re.split(r"[*?\[]", wanted)[0].rpartition("/")[0], detail=False)
         except FileNotFoundError:
-            return []
-    found: list[str] = filesystem.glob(wanted)
+            return {}
+    found: dict[str, dict[str, Any]] = filesystem.glob(wanted, detail=True)
     return found
 
 

@@ -43,6 +43,16 @@ class Moments:
             high=np.maximum(self.high, other.high),
         )
 
+    def at(self, index: int) -> Moments:
+        """One of the sets along the first axis."""
+        return Moments(
+            count=self.count,
+            mean=self.mean[index],
+            squares=self.squares[index],
+            low=self.low[index],
+            high=self.high[index],
+        )
+
     def over(self, axis: int) -> Moments:
         """The sets along an axis taken together."""
         mean = self.mean.mean(axis)

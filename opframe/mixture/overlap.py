@@ -9,12 +9,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from opframe.console import few
 from opframe.mixture.fingerprints import Fingerprints, first_frames
-from opframe_registry import Progress, Trajectories
+from opframe_registry import Metadata, Progress, Trajectories
 
 _ALIKE = 0.01  # of the spread in space: trajectories that begin equal and end closer than that are the same
 _POINTS = 256  # at which they are compared, in each channel
-_SHOWN = 12  # numbers of trajectories in a sentence
 
 
 @frozen(kw_only=True)
@@ -38,16 +38,11 @@ class Overlap:
     def words(self) -> str:
         """What was found, in a sentence."""
         those = f"{len(self.trajectories)} of {self.count} {'zero-shot' if self.zero_shot else 'test'} trajectories"
-        those += f" of {self.evaluated} ({_few(self.trajectories)})"
-        others = f"training trajectories of {self.trained} ({_few(self.training_trajectories)})"
+        those += f" of {self.evaluated} ({few(self.trajectories)})"
+        others = f"training trajectories of {self.trained} ({few(self.training_trajectories)})"
         if not self.same:
             return f"{those} begin with the same frame as {others} and go on otherwise."
         return f"TEST DATA ARE TRAINED ON: {those} are the same as {others}. Their errors are not those of unseen data."
-
-
-def _few(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
 def find_overlaps(
@@ -110,8 +105,25 @@ def _same_end(
     """The pairs of trajectories that agree in the last frame that both have, up to a hundredth. Raises DataError."""
     if len(one.metadata.channels) != len(other.metadata.channels) or one.metadata.grid != other.metadata.grid:
         return []
-    last = min(one.metadata.frames, other.metadata.frames) - 1
-    ours, theirs = _points(one, numbers, last), _points(other, others, last)
+    pairs = []
+    for length, mine in _by_length(one.metadata, numbers).items():
+        for its_length, its in _by_length(other.metadata, others).items():
+            pairs += _alike(one, mine, other, its, frame=min(length, its_length) - 1)
+    return pairs
+
+
+def _by_length(metadata: Metadata, numbers: Sequence[int]) -> dict[int, list[int]]:
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for number in numbers:
+        found[metadata.length(number)].append(number)
+    return found
+
+
+def _alike(
+    one: Trajectories, numbers: Sequence[int], other: Trajectories, others: Sequence[int], frame: int
+) -> list[tuple[int, int]]:
+    """The pairs of trajectories that agree in a frame. Raises DataError."""
+    ours, theirs = _points(one, numbers, frame), _points(other, others, frame)
     pairs = []
     for number, values in zip(numbers, ours, strict=True):
         spread = values.std(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from opframe.config import building
 from opframe.config.settings import Resize
-from opframe.console import counted
+from opframe.console import counted, few
 from opframe.files.refusal import once_more
 from opframe.mixture.normalization import Normalization
 from opframe.mixture.resizing import resize
@@ -28,8 +28,9 @@ _PIECE = 2**19  # bytes that are copied at a time
 class Source:
     """One opened dataset of the mixture, of which every `stride`-th frame is used and some trajectories are not.
 
-    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending.
-    With a `normalization`, a model sees the channels in its units.
+    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending;
+    so are those of the trajectories that are too `short`. `rollout` frames are predicted of the longest, after
+    `history` frames. With a `normalization`, a model sees the channels in its units.
     """
 
     title: str
@@ -38,18 +39,34 @@ class Source:
     trajectories: Trajectories
     stride: int = 1
     excluded: tuple[int, ...] = ()
+    short: tuple[int, ...] = ()
+    history: int = 0
     resize: Resize = "bilinear"
     normalization: Normalization | None = None
 
     @cached_property
     def metadata(self) -> Metadata:
-        return without(thinned(self.trajectories.metadata, self.stride), self.excluded)
+        return without(thinned(self.trajectories.metadata, self.stride), self._unused)
+
+    @property
+    def _unused(self) -> tuple[int, ...]:
+        """The dataset's own numbers of the trajectories that are not used, for whatever reason."""
+        return self.excluded + self.short
+
+    @cached_property
+    def _numbers(self) -> Sequence[int]:
+        """The dataset's own number of each trajectory that is used."""
+        unused = set(self._unused)
+        everything = range(self.trajectories.metadata.trajectories)
+        return [number for number in everything if number not in unused] if unused else everything
 
     def number(self, trajectory: int) -> int:
         """The dataset's own number of a trajectory that is used."""
-        for excluded in self.excluded:
-            trajectory += excluded <= trajectory
-        return trajectory
+        return self._numbers[trajectory]
+
+    def rollout_of(self, trajectory: int) -> int:
+        """How many frames of a trajectory are predicted in evaluation: none beyond its end."""
+        return min(self.rollout, self.metadata.length(trajectory) - self.history)
 
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) of one trajectory, shape (T, C, *native grid)."""
@@ -67,24 +84,45 @@ class Source:
 
     def population(self, frames: int) -> Population:
         """Where windows of `frames` frames begin."""
-        starts = (self.metadata.frames - frames + 1,) * self.metadata.trajectories
+        starts = tuple(length - frames + 1 for length in lengths_of(self.metadata))
         return Population(starts=starts, weight=self.weight)
+
+
+def lengths_of(metadata: Metadata) -> tuple[int, ...]:
+    """How many frames each trajectory has."""
+    return metadata.lengths or (metadata.frames,) * metadata.trajectories
+
+
+def frames_in_words(metadata: Metadata) -> str:
+    """`20 frames`, or from the shortest trajectory to the longest, `7 to 30 frames`."""
+    least = f"{min(metadata.lengths)} to " if metadata.lengths else ""
+    return least + counted(metadata.frames, "frame")
 
 
 def thinned(metadata: Metadata, stride: int) -> Metadata:
     """The metadata of every `stride`-th frame."""
     step = metadata.time_step and metadata.time_step * stride
-    return evolve(metadata, frames=(metadata.frames - 1) // stride + 1, time_step=step)
+    frames, *lengths = ((length - 1) // stride + 1 for length in (metadata.frames, *metadata.lengths))
+    return evolve(metadata, frames=frames, lengths=tuple(lengths), time_step=step)
 
 
 def without(metadata: Metadata, excluded: Sequence[int]) -> Metadata:
     """The metadata of the other trajectories."""
     count, left_out = metadata.trajectories, set(excluded)
+    if not left_out:
+        return metadata
     parameters = {
         name: tuple(value for number, value in enumerate(values) if len(values) < count or number not in left_out)
         for name, values in metadata.parameters.items()
     }
-    return evolve(metadata, trajectories=count - len(left_out), parameters=parameters) if left_out else metadata
+    lengths = tuple(length for number, length in enumerate(metadata.lengths) if number not in left_out)
+    return evolve(
+        metadata,
+        trajectories=count - len(left_out),
+        frames=max(lengths, default=metadata.frames),
+        lengths=lengths,
+        parameters=parameters,
+    )
 
 
 def excluded_of(component: Dataset, split: Split, have: int) -> tuple[int, ...]:
@@ -125,17 +163,20 @@ def open_source(
     check_not_empty(component, trajectories.metadata)
     metadata = thinned(trajectories.metadata, component.stride)
     excluded = excluded_of(component, split, metadata.trajectories)
-    if metadata.frames < history + frames:
+    longest = without(metadata, excluded).frames
+    if longest < history + frames:
         raise DataError(
-            f"{component.title}: trajectories have {counted(metadata.frames, 'frame')}, but a window takes "
-            f"{history + frames} ({history} of history and {frames} to predict); lower data.history, "
-            "objective.frames or its stride"
+            f"{component.title}: trajectories have {'at most ' if metadata.lengths else ''}"
+            f"{counted(longest, 'frame')}, but a window takes {history + frames} ({history} of history and {frames} "
+            "to predict); lower data.history, objective.frames or its stride"
         )
-    rollout = component.rollout or metadata.frames - history
-    if history + rollout > metadata.frames:
+    rollout = component.rollout or longest - history
+    if split == "train" and metadata.lengths:
+        rollout = min(rollout, longest - history)  # what is evaluated may be longer than what is trained on
+    if history + rollout > longest:
         raise DataError(
             f"{component.title}: rollout = {rollout} after {counted(history, 'frame')} of history takes "
-            f"{history + rollout} frames, but trajectories have {metadata.frames}"
+            f"{history + rollout} frames, but trajectories have {'at most ' if metadata.lengths else ''}{longest}"
         )
     return Source(
         title=component.title,
@@ -144,17 +185,35 @@ def open_source(
         trajectories=trajectories,
         stride=component.stride,
         excluded=excluded,
+        short=_shorter(metadata, history + frames, set(excluded)),
+        history=history,
     )
 
 
-def left_out(sources: Sequence[Source]) -> list[str]:
-    """One line for each dataset of which trajectories are excluded, for the log."""
-    return [
-        f"{source.title}: training without {len(source.excluded)} of {source.trajectories.metadata.trajectories} "
-        f"trajectories: {', '.join(map(str, source.excluded))}"
-        for source in sources
-        if source.excluded
-    ]
+def _shorter(metadata: Metadata, frames: int, excluded: Set[int]) -> tuple[int, ...]:
+    """The trajectories that have fewer frames, of those that are not excluded."""
+    lengths = enumerate(metadata.lengths)
+    return tuple(number for number, length in lengths if length < frames and number not in excluded)
+
+
+def left_out(trained: Sequence[Source], evaluated: Sequence[Source] = ()) -> list[str]:
+    """What training and evaluation go without, a line for each dataset and reason, for the log."""
+    lines = []
+    for source in trained:
+        if source.excluded:
+            lines.append(f"{source.title}: training without {_of(source, source.excluded)}")
+        if source.short:
+            lines.append(f"{source.title}: training without {_of(source, source.short)}, too short for a window")
+    for source in evaluated:
+        if source.short:
+            words = f"{_of(source, source.short)}, which end with the history or before"
+            lines.append(f"{source.title}: evaluated without {words}")
+    return lines
+
+
+def _of(source: Source, numbers: Sequence[int]) -> str:
+    shown = few(numbers) if numbers == source.short else ", ".join(map(str, numbers))
+    return f"{len(numbers)} of {source.trajectories.metadata.trajectories} trajectories: {shown}"
 
 
 def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[str, ...]:

@@ -28,7 +28,10 @@ _BLOCK = 64 * 2**20  # bytes of frames that are read at a time
 
 @frozen(kw_only=True)
 class Statistics:
-    """The statistics of the first `frames` frames of all trajectories of an opened dataset, kept under `cache`."""
+    """The statistics of the first `frames` frames of all trajectories of an opened dataset, kept under `cache`.
+
+    Of a trajectory that is shorter all frames count.
+    """
 
     component: Dataset
     source: Source
@@ -86,8 +89,9 @@ class Statistics:
         metadata = self.source.metadata
         step = max(1, _BLOCK // (4 * len(metadata.channels) * math.prod(metadata.grid)))
         for trajectory in range(metadata.trajectories):
-            for start in range(0, self.frames, step):
-                yield trajectory, start, min(start + step, self.frames)
+            stop = min(self.frames, metadata.length(trajectory))
+            for start in range(0, stop, step):
+                yield trajectory, start, min(start + step, stop)
 
     def _found(self, identity: Mapping[str, Any]) -> Path | None:
         """The file that has them.

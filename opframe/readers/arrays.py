@@ -42,13 +42,15 @@ class Variable:
 class Part:
     """A file, or a folder of arrays, and which of its trajectories are used: `count` of them from number `first` on.
 
-    `group` is where in the file its arrays are, if that is not the same for all files.
+    `group` is where in the file its arrays are, if that is not the same for all files. `frames` is the length of their
+    axis t, if that is not the trajectory's own, as where shorter trajectories are padded.
     """
 
     url: str
     count: int = 1
     first: int = 0
     group: str = ""
+    frames: int | None = None
 
 
 @define
@@ -64,13 +66,17 @@ class ArrayTrajectories:
 
     def __attrs_post_init__(self) -> None:
         self._ends = tuple(accumulate(part.count for part in self.parts))
-        self._expected = tuple(map(self._lengths, self.variables))
+        self._expected = self._promised(self.metadata.frames)
 
-    def _lengths(self, variable: Variable) -> tuple[int | None, ...]:
-        """What the metadata promise of an array's shape; None: any length."""
+    def _promised(self, frames: int) -> tuple[tuple[int | None, ...], ...]:
+        """What the metadata promise of the shape of every variable's array that has so many frames."""
+        return tuple(self._lengths(variable, frames) for variable in self.variables)
+
+    def _lengths(self, variable: Variable, frames: int) -> tuple[int | None, ...]:
+        """None: any length."""
         meta = self.metadata
         components = round(variable.channels ** (1 / max(variable.axes.count("c"), 1)))
-        lengths = {"t": meta.frames, "c": components, "1": 1, **dict(zip(SPACE, meta.grid, strict=False))}
+        lengths = {"t": frames, "c": components, "1": 1, **dict(zip(SPACE, meta.grid, strict=False))}
         return tuple(lengths.get(axis) for axis in variable.axes)
 
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
@@ -93,18 +99,23 @@ class ArrayTrajectories:
         Raises DataError.
         """
         meta = self.metadata
-        if not 0 <= trajectory < meta.trajectories or not 0 <= start < stop <= meta.frames:
+        known = 0 <= trajectory < meta.trajectories
+        if not known or not 0 <= start < stop <= meta.length(trajectory):
+            there = f"it has {meta.length(trajectory)}" if known and meta.lengths else (
+                f"there are {meta.trajectories} trajectories of {meta.frames} frames"
+            )
             raise DataError(
-                f"{self.parts[0].url}: trajectory {trajectory}, frames {start}..{stop} asked for, but there are "
-                f"{meta.trajectories} trajectories of {meta.frames} frames"
+                f"{self.parts[0].url}: trajectory {trajectory}, frames {start}..{stop} asked for, but {there}"
             )
         index = bisect_right(self._ends, trajectory)
         part = self.parts[index]
         number = part.first + trajectory - (self._ends[index] - part.count)
         selection: dict[str, int | slice] = {"n": number, "1": 0, "t": slice(start, stop)}
+        frames = part.frames or meta.length(trajectory)
+        promised = self._expected if frames == meta.frames else self._promised(frames)
         wanted = [
             self._wanted(part, variable, expected, selection)
-            for variable, expected in zip(self.variables, self._expected, strict=True)
+            for variable, expected in zip(self.variables, promised, strict=True)
         ]
         return part.url, number, wanted
 

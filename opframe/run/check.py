@@ -10,7 +10,7 @@ from rich.console import Console
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.location import is_local, local_path
-from opframe.mixture.source import left_out, open_dataset
+from opframe.mixture.source import frames_in_words, left_out, lengths_of, open_dataset
 from opframe.mixture.statistics import Statistics
 from opframe.run import assembly
 from opframe.run.distributed import assumed
@@ -37,11 +37,11 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
         metadata = source.metadata
         console.print(
             f"{source.title}: {counted(metadata.trajectories, 'trajectory')} of "
-            f"{counted(metadata.frames, 'frame')}, grid {'x'.join(map(str, metadata.grid))}, "
+            f"{frames_in_words(metadata)}, grid {'x'.join(map(str, metadata.grid))}, "
             f"channels {', '.join(metadata.channels)}",
             highlight=False,
         )
-    for line in left_out(sources.train):
+    for line in left_out(sources.train, (*sources.test, *sources.zero_shot)):
         console.print(line, highlight=False, soft_wrap=True)
     backbone = assembly.build_backbone(experiment, sources.fields)
     weights = sum(weight.numel() for weight in backbone.parameters())
@@ -62,9 +62,11 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
 
 def _to_be_computed(statistics: Statistics) -> str:
     source = statistics.source
+    shorter = min(lengths_of(source.metadata)) < statistics.frames
     return (
         f"{source.title}: its statistics are not known yet; 'opframe run' computes them, once, from "
-        f"{statistics.frames} frames of each of {source.metadata.trajectories} trajectories"
+        f"{'up to ' if shorter else ''}{statistics.frames} frames of each of "
+        f"{source.metadata.trajectories} trajectories"
     )
 
 

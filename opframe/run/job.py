@@ -99,7 +99,7 @@ def _train_and_report(
     backbone = _begin(request, folder, sources, processes, console)
     evaluator = _evaluator(experiment, sources, processes)
     if processes.leads:
-        for line in left_out(sources.train):
+        for line in left_out(sources.train, (*sources.test, *sources.zero_shot)):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
     outcome = _train(request, folder, sources, backbone, evaluator, console)

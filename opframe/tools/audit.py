@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from opframe.console import Bar
 from opframe.mixture.moments import Moments
+from opframe.mixture.source import lengths_of
 from opframe.signals import end_with_parent, held_back
 from opframe.tools.health import Health, examine
 from opframe.tools.selection import Part
@@ -34,18 +35,34 @@ class Finding:
     what: str
 
 
+@frozen(kw_only=True, eq=False)
+class Course:
+    """Statistics of each channel (C,) over all frames, over the first frames and over the last ones."""
+
+    whole: Moments
+    first: Moments
+    last: Moments
+
+    @classmethod
+    def of(cls, frames: Moments) -> Course:
+        """Those of one trajectory, from what is known of each of its frames, (T, C)."""
+        return cls(whole=frames.over(0), first=frames.at(0), last=frames.at(-1))
+
+    def __add__(self, other: Course) -> Course:
+        return Course(whole=self.whole + other.whole, first=self.first + other.first, last=self.last + other.last)
+
+
 @define(kw_only=True)
 class Audit:
     """What is known of one split of a dataset.
 
-    `moments` (T, C) are over all trajectories without fault, `leaked` training trajectories that are also tested on.
+    `course` is over all trajectories without fault, `leaked` are training trajectories that are also tested on.
     """
 
     part: Part
     findings: list[Finding] = field(factory=list)
     looked_at: int = 0
-    moments: Moments | None = None
-    frames: int = 0
+    course: Course | None = None
     digests: list[tuple[int, bytes | None, bytes]] = field(factory=list)
     farthest: list[tuple[int, float]] = field(factory=list)
     leaked: set[int] = field(factory=set)
@@ -58,12 +75,14 @@ class Audit:
     def add(self, health: Health) -> None:
         """Take note of one trajectory."""
         self.looked_at += 1
-        for bad, what in _alone(health, self.frames):
+        frames = len(range(0, self.part.trajectories.metadata.length(health.number), self.part.component.stride))
+        for bad, what in _alone(health, frames):
             self.find(bad, health.number, what)
         if not health.fault:
             self.digests.append((health.number, health.first, health.whole))
         if health.moments is not None:
-            self.moments = health.moments if self.moments is None else self.moments + health.moments
+            course = Course.of(health.moments)
+            self.course = course if self.course is None else self.course + course
             self.farthest.append((health.number, _range(health.moments)))
 
     def find(self, bad: bool, trajectory: int, what: str) -> None:
@@ -98,7 +117,7 @@ def _range(found: Moments) -> float:
 
 def audit(parts: Sequence[Part], jobs: int, bar: Bar) -> list[Audit]:
     """Look at all trajectories of all parts, with `jobs` processes; 1 looks at them in this one."""
-    audits = [Audit(part=part, frames=_frames(part)) for part in parts]
+    audits = [Audit(part=part) for part in parts]
     tasks = [
         (index, number)
         for index, part in enumerate(parts)
@@ -121,12 +140,8 @@ def worthwhile_jobs(parts: Sequence[Part], cores: int) -> int:
     size = 0
     for part in parts:
         metadata = part.trajectories.metadata
-        size += 4 * metadata.trajectories * metadata.frames * len(metadata.channels) * prod(metadata.grid)
+        size += 4 * sum(lengths_of(metadata)) * len(metadata.channels) * prod(metadata.grid)
     return min(cores, 1 + size // _WORTH)
-
-
-def _frames(part: Part) -> int:
-    return len(range(0, part.trajectories.metadata.frames, part.component.stride))
 
 
 def _examined(parts: Sequence[Part], tasks: Sequence[tuple[int, int]], jobs: int) -> Iterator[tuple[int, Health]]:

@@ -63,12 +63,12 @@ def channel_rows(found: Audit) -> list[tuple[str, ...]]:
 
 def channel_records(found: Audit) -> list[dict[str, Any]]:
     """Statistics of each channel over all trajectories, frames and points."""
-    if found.moments is None:
+    if found.course is None:
         return []
-    whole, frames = found.moments.over(0), found.moments
+    whole, first, last = found.course.whole, found.course.first, found.course.last
     with np.errstate(divide="ignore", invalid="ignore"):
-        drift = np.where(whole.std > 0, (frames.mean[-1] - frames.mean[0]) / whole.std, 0.0)
-        growth = np.where(frames.std[0] > 0, frames.std[-1] / frames.std[0], np.where(frames.std[-1] > 0, np.inf, 1.0))
+        drift = np.where(whole.std > 0, (last.mean - first.mean) / whole.std, 0.0)
+        growth = np.where(first.std > 0, last.std / first.std, np.where(last.std > 0, np.inf, 1.0))
     columns = (whole.low, whole.high, whole.mean, whole.std, drift, growth)
     names = found.part.trajectories.metadata.channels
     return [

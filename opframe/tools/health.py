@@ -50,19 +50,22 @@ class Health:
     moments: Moments | None = None
 
 
-def blocks(metadata: Metadata, stride: int = 1) -> Iterator[range]:
+def blocks(metadata: Metadata, number: int, stride: int = 1) -> Iterator[range]:
     """The frames of a trajectory that are used, in runs that fit into the memory of a block."""
     frame = 4 * len(metadata.channels) * prod(metadata.grid)
     length = max(BLOCK // (frame * stride), 1) * stride
-    for start in range(0, metadata.frames, length):
-        yield range(start, min(start + length, metadata.frames), stride)
+    frames = metadata.length(number)
+    for start in range(0, frames, length):
+        yield range(start, min(start + length, frames), stride)
 
 
 def examine(trajectories: Trajectories, number: int, stride: int = 1) -> Health:
     """Read a trajectory, every `stride`-th frame of it, and say what it is like. What cannot be read is a fault."""
+    if not trajectories.metadata.length(number):
+        return Health(number=number, fault="there are no frames in it")
     look = _Look(trajectories.metadata, number)
     try:
-        for frames in blocks(trajectories.metadata, stride):
+        for frames in blocks(trajectories.metadata, number, stride):
             look.at(_read(trajectories, number, frames), frames)
     except DataError as error:
         return Health(number=number, fault=str(error))

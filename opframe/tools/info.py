@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from opframe.console import bytes_in_words
+from opframe.console import bytes_in_words, counted
+from opframe.mixture.source import frames_in_words, lengths_of
 from opframe.tools.selection import Part
 from opframe_registry import Metadata
 from opframe_registry.metadata import boundary_in_words
@@ -52,11 +53,11 @@ def _parameter(values: Sequence[float]) -> str:
 
 
 def _amount(metadata: Metadata, frames: int | None) -> str:
-    count, length = metadata.trajectories, metadata.frames
-    words = [f"{count} {'trajectory' if count == 1 else 'trajectories'} of {length} frames"]
+    lengths = lengths_of(metadata)
+    words = [f"{counted(metadata.trajectories, 'trajectory')} of {frames_in_words(metadata)}"]
     if frames is not None:
-        words.append(f"{count * max(length - frames + 1, 0)} windows of {frames}")
-    words.append(f"{bytes_in_words(4 * count * length * len(metadata.channels) * prod(metadata.grid))} as float32")
+        words.append(f"{sum(max(length - frames + 1, 0) for length in lengths)} windows of {frames}")
+    words.append(f"{bytes_in_words(4 * sum(lengths) * len(metadata.channels) * prod(metadata.grid))} as float32")
     return ", ".join(words)
 
 

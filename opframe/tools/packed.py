@@ -1,7 +1,8 @@
 """The file that packing makes: one HDF5 file of whole trajectories, in the order in which windows are read.
 
 `data` (N, T, C, *grid) is contiguous float32, so that a window is one run of bytes; its attributes say what the axes
-and channels are. Beside it lie `checksums` (N, 16), BLAKE2b of each trajectory's bytes, `statistics` of each channel,
+and channels are. Where trajectories differ in length, `lengths` (N,) says how many frames of each are data. What lies
+behind them is never written, so that file systems with holes spend nothing on it, nor read. Beside it lie `checksums` (N, 16), BLAKE2b of each trajectory's bytes, `statistics` of each channel,
 `parameters` of the equation, and `made_from`, what was asked for and which versions of files it was packed from. While
 it is being written it is called `.partial`, and a checksum of zeros says that a trajectory is not in it yet. Everything
 is allocated at once and then written as bytes in place: HDF5's own bookkeeping does not change any more, so that a kill
@@ -25,6 +26,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from opframe.mixture.moments import Moments
+from opframe.mixture.source import lengths_of
 from opframe.readers.arrays import SPACE
 from opframe_registry import DataError, Metadata, Stamp
 from opframe_registry.metadata import axes_in_words
@@ -75,7 +77,8 @@ def little_endian(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom) -> None:
     """Allocate a file for all trajectories. Raises DataError if there is no room for it."""
-    need, free = 4 * prod(shape(metadata)), shutil.disk_usage(path.parent).free
+    frame_bytes = 4 * len(metadata.channels) * prod(metadata.grid)
+    need, free = frame_bytes * sum(lengths_of(metadata)), shutil.disk_usage(path.parent).free
     if need > free:
         raise DataError(f"{path}: takes {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there")
     beginning = path.with_name(path.name + ".new")
@@ -88,6 +91,8 @@ def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom
             if value not in (None, "", ()):
                 data.attrs[name] = list(value) if isinstance(value, tuple) else value
         file["made_from"] = made_from.to_bytes()
+        if metadata.lengths:
+            file["lengths"] = np.asarray(metadata.lengths, np.int64)
         file["checksums"] = np.zeros((metadata.trajectories, DIGEST), np.uint8)
         for name in STATISTICS:
             file[f"statistics/{name}"] = np.zeros(len(metadata.channels))
@@ -159,8 +164,9 @@ def compress(source: Path, target: Path) -> None:
         options = {"chunks": (1, 1, *data.shape[2:]), "compression": "gzip", "shuffle": True}
         copy = new.create_dataset("data", data.shape, data.dtype, **options)
         copy.attrs.update(data.attrs)
-        for number in range(len(data)):
-            for frame in range(data.shape[1]):
+        lengths = old["lengths"][:].tolist() if "lengths" in old else [data.shape[1]] * len(data)
+        for number, length in enumerate(lengths):
+            for frame in range(length):
                 copy[number, frame] = data[number, frame]
         for name in set(old) - {"data"}:
             old.copy(name, new)

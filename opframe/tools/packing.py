@@ -194,7 +194,7 @@ def _write_one(packing: Packing, number: int, file: BinaryIO, begin: int) -> NDA
     lengths = packed.shape(packing.metadata)
     frame_bytes = 4 * int(np.prod(lengths[2:]))
     digest = packed.new_hash()
-    for frames in blocks(packing.source.metadata):
+    for frames in blocks(packing.source.metadata, number):
         values = packed.little_endian(_read(packing, number, frames))
         digest.update(values.reshape(-1).view(np.uint8).data)
         packed.put(file, begin + (number * lengths[1] + frames.start) * frame_bytes, values)
@@ -216,7 +216,7 @@ def _verify(packing: Packing, path: Path, console: Console) -> Moments:
     with h5py.File(path, "r") as file, Bar(console, f"verifying {packing.what}", len(file["data"])) as bar:
         for number, expected in enumerate(file["checksums"][:]):
             digest = packed.new_hash()
-            for frames in blocks(packing.metadata):
+            for frames in blocks(packing.metadata, number):
                 values = file["data"][number, frames.start : frames.stop]
                 digest.update(values.reshape(-1).view(np.uint8).data)
                 piece = moments(np.moveaxis(values, 1, 0), 1)

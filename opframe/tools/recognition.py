@@ -15,7 +15,7 @@ from opframe.config.building import blamed, open_split
 from opframe.config.describe import summary
 from opframe.config.structure import Problem, ProblemsError, make_converter, structure_table
 from opframe.console import counted
-from opframe.mixture.source import check_not_empty
+from opframe.mixture.source import check_not_empty, frames_in_words
 from opframe.readers.arrays import ArrayTrajectories
 from opframe.readers.contents import Shapes, stated_axes
 from opframe_registry import Catalog, DataError, Dataset, Metadata, Plugin, Split, Trajectories
@@ -54,8 +54,7 @@ class Candidate:
             return self.problem
         grid = " x ".join(map(str, metadata.grid)) + (" points" if len(metadata.grid) == 1 else "")
         count = counted(self.trajectories, "trajectory")
-        frames = counted(metadata.frames, "frame")
-        return f"{count} of {frames} on {grid}, {counted(len(metadata.channels), 'channel')}"
+        return f"{count} of {frames_in_words(metadata)} on {grid}, {counted(len(metadata.channels), 'channel')}"
 
     @property
     def snippet(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, final
 from attrs import field, frozen
 from attrs.validators import gt, optional
 
-from opframe_registry import Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
+from opframe_registry import UNCHANGED, Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
 
 _LETTERS = "n trajectory, t time, c channel, x y z space, 1 for an axis of length one"
 
@@ -36,8 +37,10 @@ class ArrayDataset(Dataset):
 
     `axes` gives a letter for each axis in the order in which they are stored: n trajectory, t time, c channel,
     x y z space, 1 for an axis of length one; "n t x y c" is an array of shape (N, T, X, Y, C). Without n, each file
-    is one trajectory. The URL may hold `*`, for many files, which are taken in the order of their names, and
-    `{split}`, for train or test. Without `{split}` the first `train` trajectories are for training and the last
+    is one trajectory, and so is each array of a file where `path` has its number in it, as "run_{n:04d}/u". Such
+    trajectories may differ in length; those of one array do, where `lengths` says how many frames of each are no
+    padding. The URL may hold `*`, for many files, which are taken in the order of their names, and `{split}`, for
+    train or test. Without `{split}` the first `train` trajectories are for training and the last
     `test` ones for evaluation.
     """
 
@@ -46,7 +49,14 @@ class ArrayDataset(Dataset):
         metadata={"help": ".npy, .zarr, .h5 or .mat; * is any part of a name, {split} becomes train or test"}
     )
     axes: str = field(metadata={"help": "a letter for each axis, in order: n t c x y z, 1 for length one"})
-    path: str = field(default="", metadata={"help": "path of the array inside an HDF5, Zarr or MATLAB file"})
+    path: str = field(
+        default="",
+        metadata={"help": "path of the array inside an HDF5, Zarr or MATLAB file; {n} is the number of a trajectory"},
+    )
+    lengths: str = field(
+        default="",
+        metadata={"help": "path of an array (N,) beside it: the frames of each trajectory, if padded", **UNCHANGED},
+    )
     channels: tuple[str, ...] | None = field(default=None, metadata={"help": "channel names (default: c0, c1, …)"})
     predicted: tuple[str, ...] | None = field(
         default=None, metadata={"help": "channels that are predicted (default: all)"}
@@ -59,7 +69,14 @@ class ArrayDataset(Dataset):
     boundary: str = field(default="unknown", metadata={"help": "kind of boundary, such as periodic or closed"})
 
     def __attrs_post_init__(self) -> None:
-        letters(self.axes)
+        several = "n" in letters(self.axes)
+        if several and re.search(r"\{n[:}]", self.path):
+            raise ConfigError(f"path = '{self.path}' is of one trajectory by its {{n}}, but axes = '{self.axes}' has n")
+        if self.lengths and not several:
+            raise ConfigError(
+                f"lengths = '{self.lengths}' is for arrays of many trajectories, but axes = '{self.axes}' has no n; "
+                "without it the shapes of the arrays say how long they are"
+            )
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the file."""

@@ -18,7 +18,8 @@ class Prepared(Dataset):
     """HDF5 in the prepared layout: one file of trajectories, or one file for each trajectory.
 
     A file holds a dataset `data` of shape (N, *grid, T, C); in a folder, each `data_{i}.hdf5` holds one of
-    shape (*grid, T, C). A missing channel axis means C = 1. `{split}` in the URL stands for train or test.
+    shape (*grid, T, C), with a T of its own. A missing channel axis means C = 1. A dataset `lengths` (N,) beside
+    `data` says how many frames of each trajectory are no padding. `{split}` in the URL stands for train or test.
     Without it what is there is cut by position: the first `train` trajectories and the last `test` ones;
     where only `train` or neither is given, the rest or all of it is evaluated.
     Without `channels`, the names stored with the data are used, else c0, c1, ….

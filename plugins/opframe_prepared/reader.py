@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -11,8 +12,9 @@ import numpy as np
 from attrs import evolve, frozen
 
 from opframe.console import counted
-from opframe.files.location import NoArrayError, attribute, find_dataset, find_files, read_numbers
+from opframe.files.location import NoArrayError, attribute, file_sizes, find_dataset, read_numbers
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
+from opframe.readers.lengths import checked_lengths, lengths_of_files
 from opframe.readers.splits import chosen, share
 from opframe.readers.stores import Stores
 from opframe_registry import DataError, Metadata, Split, did_you_mean
@@ -28,42 +30,55 @@ _ATTRIBUTES = (
 
 @frozen(kw_only=True)
 class Stored:
-    """What a file says of `data`, and the numbers that packed files keep beside it."""
+    """What a file says of `data`, and the numbers that packed files keep beside it, as the frames of trajectories."""
 
     shape: tuple[int, ...]
     attributes: Mapping[str, Any]
     parameters: Mapping[str, tuple[float, ...]]
+    lengths: tuple[float, ...] | None = None
 
 
 def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
     url = component.url.replace("{split}", split)
     single = url.endswith((".h5", ".hdf5"))
-    files = [url] if single else _folder(component, url)
+    files = {url: None} if single else _folder(component, url)
     stores = Stores()
-    found = stores.ask(files[0], _look_into, "prepared")
-    metadata, variable = _describe(component, files, found, single)
+    found = stores.ask(next(iter(files)), _look_into, "prepared")
+    metadata, variable = _describe(component, list(files), found, single)
     have = metadata.trajectories
     part = share(component, split, url, have, separate=url != component.url)
-    whole = [Part(url=url, count=have)] if single else [Part(url=file) for file in files]
+    whole = [Part(url=url, count=have, frames=metadata.frames)] if single else [Part(url=file) for file in files]
+    parts = chosen(whole, part)
+    if single:
+        lengths = _lengths(url, found, have, metadata.frames)[part.first : part.first + part.count]
+    else:
+        lengths = lengths_of_files([one.url for one in parts], files, partial(_frames, stores, variable.axes))
     parameters = _parameters(found, part.first, part.count, have) if single else {}
     return ArrayTrajectories(
-        metadata=evolve(metadata, trajectories=part.count, split=part.words, parameters=parameters),
-        parts=chosen(whole, part),
+        metadata=evolve(
+            metadata,
+            trajectories=part.count,
+            frames=max(lengths, default=metadata.frames),
+            lengths=tuple(lengths),
+            split=part.words,
+            parameters=parameters,
+        ),
+        parts=parts,
         variables=[variable],
         stores=stores,
     )
 
 
-def _folder(component: Prepared, url: str) -> list[str]:
-    """The files data_{i}.hdf5 of a folder, in the order of i."""
-    numbered = {}
-    for file in find_files(url, "data_*.hdf5"):
+def _folder(component: Prepared, url: str) -> dict[str, int | None]:
+    """The files data_{i}.hdf5 of a folder, in the order of i, and their sizes."""
+    numbered, sizes = {}, file_sizes(url, "data_*.hdf5")
+    for file in sizes:
         if match := re.search(r"data_(\d+)\.hdf5$", file):
             numbered[int(match[1])] = file
     if not numbered:
         raise DataError(f"{component.title}: {url} holds no files data_{{i}}.hdf5 (or does not exist)")
-    return [numbered[index] for index in sorted(numbered)]
+    return {numbered[index]: sizes[numbered[index]] for index in sorted(numbered)}
 
 
 def _look_into(url: str, file: h5py.File) -> Stored:
@@ -82,7 +97,24 @@ def _look_into(url: str, file: h5py.File) -> Stored:
         if isinstance(name, str) and isinstance(found, h5py.Dataset)
     }
     attributes = {key: attribute(url, data, key) for key in _ATTRIBUTES if key in data.attrs}
-    return Stored(shape=data.shape, attributes=attributes, parameters=parameters)
+    padded = file.get("lengths")
+    lengths = tuple(np.ravel(read_numbers(url, padded)).tolist()) if isinstance(padded, h5py.Dataset) else None
+    return Stored(shape=data.shape, attributes=attributes, parameters=parameters, lengths=lengths)
+
+
+def _lengths(url: str, found: Stored, have: int, frames: int) -> list[int]:
+    """The frames of each trajectory of a file. Raises DataError where what it says of them cannot be."""
+    if found.lengths is None:
+        return [frames] * have
+    return list(checked_lengths(url, "lengths", np.array(found.lengths), have, frames))
+
+
+def _frames(stores: Stores, axes: str, url: str) -> int:
+    """The frames of a file of one trajectory. Raises DataError where it has other axes."""
+    shape = stores.ask(url, _look_into, "prepared").shape
+    if len(shape) != len(axes):
+        raise DataError(f"{url}: 'data' has shape {shape}, expected the axes {' '.join(axes)} of the other files")
+    return shape[axes.index("t")]
 
 
 def _describe(component: Prepared, files: list[str], found: Stored, single: bool) -> tuple[Metadata, Variable]:

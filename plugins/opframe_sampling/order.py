@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from attrs import frozen
@@ -22,16 +23,20 @@ class BalancedOrder:
 
     populations: tuple[Population, ...]
 
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Of the trajectories of all datasets, one after the other."""
+        return np.concatenate([population.starts for population in self.populations])
+
     def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]:
         """The `size` windows of global batch number `step`."""
         random = generator(seed, step)
         share = np.cumsum([population.weight for population in self.populations])
         dataset = np.searchsorted(share / share[-1], random.random(size), side="right")
         count = np.array([population.trajectories for population in self.populations])
-        first = np.concatenate([[0], count.cumsum()])[dataset]  # in an order of the trajectories of all datasets
-        starts = np.concatenate([population.starts for population in self.populations])
+        first = np.concatenate([[0], count.cumsum()])[dataset]
         trajectory = random.integers(count[dataset])
-        return _windows(dataset, trajectory, random.integers(starts[first + trajectory]))
+        return _windows(dataset, trajectory, random.integers(self._starts[first + trajectory]))
 
 
 @frozen
@@ -40,15 +45,20 @@ class ProportionalOrder:
 
     populations: tuple[Population, ...]
 
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        """The number of each trajectory's first window, over all datasets; the last is how many windows there are."""
+        starts = np.concatenate([population.starts for population in self.populations])
+        return np.concatenate([[0], starts.cumsum()])
+
     def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]:
         """The `size` windows of global batch number `step`."""
-        end = np.cumsum(np.concatenate([population.starts for population in self.populations]))
-        number = generator(seed, step).integers(end[-1], size=size)
-        place = np.searchsorted(end, number, side="right")  # among the trajectories of all datasets
+        number = generator(seed, step).integers(self._first[-1], size=size)
+        place = np.searchsorted(self._first[1:], number, side="right")  # among the trajectories of all datasets
         ends = np.cumsum([population.trajectories for population in self.populations])
         dataset = np.searchsorted(ends, place, side="right")
         trajectory = place - np.concatenate([[0], ends])[dataset]
-        return _windows(dataset, trajectory, number - np.concatenate([[0], end])[place])
+        return _windows(dataset, trajectory, number - self._first[place])
 
 
 def _windows(dataset: NDArray[np.intp], trajectory: NDArray[np.int64], start: NDArray[np.int64]) -> list[Window]:

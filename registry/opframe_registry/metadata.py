@@ -89,8 +89,8 @@ class Metadata:
     are the components of one vector, in the order of the axes; `conserved` says by name which quantities keep their
     integral over the domain, each as the channels whose product is its density, as `{"mass": ("h",)}`.
 
-    `frames` is the length of the longest trajectory and `lengths`, where they differ, that of each. `time_step` is in
-    the equation's own unit of time, `spacing` for each axis of the grid in its unit of length. `boundary` has the lower
+    `frames` is the length of the longest trajectory and `lengths`, where they differ, that of each; where all are
+    alike, it is left empty whatever was given. `time_step` is in the equation's own unit of time, `spacing` for each axis of the grid in its unit of length. `boundary` has the lower
     and the upper side of each axis; one for all, or one for each axis, may be given as a word, such as "periodic".
 
     `parameters` are numbers of the equation by name: one for all trajectories, or one for each (NaN where unknown).
@@ -128,6 +128,10 @@ class Metadata:
                 f"lengths has {len(self.lengths)} entries of at most {max(self.lengths)} frames, but there are "
                 f"{self.trajectories} trajectories, the longest of {self.frames} frames"
             )
+        if any(length < 0 for length in self.lengths):
+            raise ValueError(f"lengths has {min(self.lengths)}; no trajectory has fewer than 0 frames")
+        if len(set(self.lengths)) == 1:  # one way to say it, so that equal data have equal metadata
+            object.__setattr__(self, "lengths", ())
         for what, groups in (("vectors", self.vectors), ("conserved", tuple(self.conserved.values()))):
             unknown = [name for group in groups for name in group if name not in self.channels]
             if unknown:

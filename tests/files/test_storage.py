@@ -116,6 +116,6 @@ def test_wrong_shapes_are_named_with_what_was_expected(catalog: Catalog, tmp_pat
     with pytest.raises(DataError, match=r"flat\.h5: 'data' has shape \(5, 8\); expected \(N, \*grid, T, C\)"):
         prepared(catalog, url=url)
     write_prepared(tmp_path / "set" / "data_0.hdf5", np.zeros((4, 4, 3, 1), "f4"))
-    write_prepared(tmp_path / "set" / "data_1.hdf5", np.zeros((4, 4, 2, 1), "f4"))
-    with pytest.raises(DataError, match=r"data_1\.hdf5: 'data' has shape \(4, 4, 2, 1\), expected \(4, 4, 3, 1\)"):
+    write_prepared(tmp_path / "set" / "data_1.hdf5", np.zeros((4, 5, 2, 1), "f4"))
+    with pytest.raises(DataError, match=r"data_1\.hdf5: 'data' has shape \(4, 5, 2, 1\), expected \(4, 4, 2, 1\)"):
         prepared(catalog, url=str(tmp_path / "set")).read(1, 0, 1)

@@ -52,7 +52,7 @@ POPULATIONS = (
     Population(starts=(4,) * 3, weight=1.0),
     Population(starts=(10,) * 20, weight=3.0),
     Population(starts=(1,) * 5, weight=0.5),
-    Population(starts=(2,) * 2, weight=2.0),
+    Population(starts=(2, 1, 9), weight=2.0),
 )
 GRIDS = (COARSE, FINE, COARSE, (8, 8))
 SETTINGS = """
@@ -114,6 +114,9 @@ def test_every_dataset_is_drawn_as_often_as_without_groups(sampler: Sampler) -> 
     assert_frequencies(Counter[object](GRIDS[batch[0].dataset] for batch in drawn), grids)
     inside = Counter[object](w.dataset for batch in drawn for w in batch if GRIDS[w.dataset] == COARSE)
     assert_frequencies(inside, {n: share[n] / grids[COARSE] for n in (0, 2)})
+    alone = Counter[object](w.trajectory for batch in drawn for w in batch if w.dataset == 3)
+    of_three = (1 / 3,) * 3 if isinstance(sampler, Balanced) else (2 / 12, 1 / 12, 9 / 12)
+    assert_frequencies(alone, dict(enumerate(of_three)))
 
 
 def test_datasets_of_one_grid_are_drawn_as_with_any_other_way_of_resizing() -> None:

@@ -17,6 +17,7 @@ UNEVEN = (
     Population(starts=(4,) * 3, weight=1.0),
     Population(starts=(10,) * 50, weight=3.0),
     Population(starts=(1,) * 1, weight=0.5),
+    Population(starts=(1, 6, 24), weight=1.5),
 )
 
 alike = st.builds(lambda count, starts: (starts,) * count, st.integers(1, 10_000), st.integers(1, 500))
@@ -75,13 +76,19 @@ def test_other_steps_and_seeds_draw_other_windows(sampler: Sampler) -> None:
 
 def test_balanced_draws_datasets_by_weight_whatever_their_size() -> None:
     counts = Counter[object](window.dataset for window in draws(Balanced()))
-    assert_frequencies(counts, {0: 1 / 4.5, 1: 3 / 4.5, 2: 0.5 / 4.5})
+    assert_frequencies(counts, {0: 1 / 6, 1: 3 / 6, 2: 0.5 / 6, 3: 1.5 / 6})
 
 
 def test_balanced_draws_trajectories_and_starts_uniformly() -> None:
     drawn = [window for window in draws(Balanced()) if window.dataset == 1]
     assert_frequencies(Counter(window.trajectory for window in drawn), dict.fromkeys(range(50), 1 / 50))
     assert_frequencies(Counter(window.start for window in drawn), dict.fromkeys(range(10), 1 / 10))
+
+
+def test_balanced_draws_trajectories_uniformly_and_then_their_own_starts_where_lengths_differ() -> None:
+    drawn = [window for window in draws(Balanced()) if window.dataset == 3]
+    shares = {(number, start): 1 / 3 / count for number, count in enumerate((1, 6, 24)) for start in range(count)}
+    assert_frequencies(Counter[object]((window.trajectory, window.start) for window in drawn), dict(shares))
 
 
 def test_proportional_draws_every_window_equally_often() -> None:
