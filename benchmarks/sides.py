@@ -18,7 +18,8 @@ from opframe.mixture.conditions import unknown_conditions
 from opframe.config.building import build_loss, build_network, build_optimizer, build_schedule
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
-from opframe.evaluation.protocol import Evaluator, model_forecast
+from opframe.evaluation.protocol import Evaluator
+from opframe.mixture.rollout import model_forecast
 from opframe.processes import Processes
 from opframe.run.checkpoint import Checkpoints
 from opframe.run.trainer import Trainer, wrap

@@ -137,8 +137,8 @@ def test_an_old_normalised_run_predicts_in_the_units_of_the_data(dataset: str, b
     for place in (run, out):
         with torch.no_grad():
             assert torch.allclose(load_pretrained(place, dataset=dataset)(frames).field, expected, rtol=1e-4, atol=1e-5)
-        with pytest.raises(WeightsError, match=r"normalised by its own mean and deviation: air, flow; say .*='air'"):
-            load_pretrained(place)
+        with pytest.raises(WeightsError, match=r"each normalised by its own numbers: air, flow; say .*='air'"):
+            load_pretrained(place)(frames)
 
 
 def test_an_old_weights_folder_asks_for_the_numbers_that_it_does_not_have(before: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_old_run_whose_numbers_are_lost_or_in_doubt_says_so_until_it_is_resum
     )
     assert not (before / "out").exists()
     shutil.rmtree(before / "cache")
-    assert read_header(run, catalog).normalization == ()
+    assert read_header(run, catalog).datasets == ()
     assert opframe("run", before / "normalised.toml", "--resume").code == 0
     shutil.rmtree(before / "cache")
     frames, expected = predictions("flow", "normalised")

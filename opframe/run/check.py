@@ -31,7 +31,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     unknown = assembly.unknown_statistics(experiment)
     for statistics in unknown:
         console.print(_to_be_computed(statistics), highlight=False, soft_wrap=True)
-    sources = assembly.open_sources(experiment, normalised=not unknown)
+    sources = assembly.open_sources(experiment, normalise=not unknown)
     check_memory(experiment, sources, assumed(experiment.trainer.device))
     for source in (*sources.train, *sources.zero_shot):
         metadata = source.metadata

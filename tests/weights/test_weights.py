@@ -97,7 +97,7 @@ def test_a_loaded_network_predicts_as_before_and_leaves_random_numbers_alone(fol
     torch.manual_seed(5)
     network = load_pretrained(str(folder))
     assert torch.equal(torch.rand(3), undisturbed)
-    assert not network.training
+    assert not network.network.training
     assert torch.equal(prediction(network), expected_prediction())
 
 
