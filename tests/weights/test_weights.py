@@ -314,4 +314,4 @@ def test_what_the_page_on_weights_says_works(tmp_path: Path, opframe: Call, monk
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(program, names)
-    assert names["prediction"].shape == (8, 1, 3, 32, 32)
+    assert names["future"].shape == (8, 20, 3, 32, 32)
