@@ -156,7 +156,8 @@ class _Pieces:
         source, pieces = self.statistics.source, self.statistics.pieces()
         for done, (trajectory, start, stop) in enumerate(pieces, start=1):
             frames = _read(source, trajectory, start, stop)
-            yield torch.from_numpy(frames if frames.flags.writeable else frames.copy())
+            # torch wants memory that may be written to; its order stays, as sums are rounded by it
+            yield torch.from_numpy(frames if frames.flags.writeable else frames.copy(order="K"))
             self.progress(f"{source.title} (statistics)", done, len(pieces))
 
 
