@@ -17,8 +17,9 @@ from benchmarks.published import published_network, published_training
 from opframe.config.building import build_loss, build_network, build_optimizer, build_schedule
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
-from opframe.evaluation.protocol import Evaluator, model_forecast
+from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.conditions import unknown_conditions
+from opframe.mixture.rollout import model_forecast
 from opframe.processes import Processes
 from opframe.run.checkpoint import Checkpoints
 from opframe.run.trainer import Trainer, wrap

@@ -38,7 +38,9 @@ def write_prepared(path: Path, data: NDArray[np.float32], **options: object) -> 
 def write_padded(path: Path, lengths: Sequence[int], grid: int = 16, channels: int = 1) -> NDArray[np.float32]:
     """Waves of different lengths in the prepared layout, with nan behind the end of each, which they return whole."""
     data = waves(len(lengths), max(lengths), grid, channels)
-    padded = np.where(np.arange(max(lengths))[:, None] < np.reshape(lengths, (-1, 1, 1, 1, 1)), data, np.float32(np.nan))
+    padded = np.where(
+        np.arange(max(lengths))[:, None] < np.reshape(lengths, (-1, 1, 1, 1, 1)), data, np.float32(np.nan)
+    )
     write_prepared(path, padded)
     with h5py.File(path, "r+") as file:
         file["lengths"] = np.asarray(lengths)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from opframe import load_pretrained
+from opframe.run.assembly import prepare_data
+from opframe.run.experiment import load_experiment
 from opframe.weights.location import WeightsError
 from opframe.weights.pretrained import read_header
 from opframe_registry import Catalog
@@ -23,6 +25,10 @@ from weights_support import Call, command_line
 
 MADE = Path(__file__).parent / "made_before"
 NAMES = ("plain", "normalised")
+
+
+def ignored(what: str, done: int, total: int) -> None:
+    """Nobody looks at the progress."""
 
 
 @pytest.fixture
@@ -137,8 +143,20 @@ def test_an_old_normalised_run_predicts_in_the_units_of_the_data(dataset: str, b
     for place in (run, out):
         with torch.no_grad():
             assert torch.allclose(load_pretrained(place, dataset=dataset)(frames).field, expected, rtol=1e-4, atol=1e-5)
-        with pytest.raises(WeightsError, match=r"normalised by its own mean and deviation: air, flow; say .*='air'"):
-            load_pretrained(place)
+        with pytest.raises(WeightsError, match=r"each normalised by its own numbers: air, flow; say .*='air'"):
+            load_pretrained(place)(frames)
+
+
+def test_statistics_are_computed_to_the_digits_that_they_had(before: Path, catalog: Catalog) -> None:
+    """What is computed anew does not differ from what other runs of the same data were trained with."""
+    made = {path.name: json.loads(path.read_text()) for path in (before / "cache" / "statistics").iterdir()}
+    shutil.rmtree(before / "cache")
+    prepare_data(load_experiment(before / "normalised.toml", catalog, [f"data.cache={before / 'cache'}"]), ignored)
+    again = [json.loads(path.read_text()) for path in (before / "cache" / "statistics").iterdir()]
+    numbers = [{name: array["values"] for name, array in record["state"].items()} for record in again]
+    assert sorted(map(repr, numbers)) == sorted(
+        repr({name: record[name] for name in ("mean", "deviation")}) for record in made.values()
+    )
 
 
 def test_an_old_weights_folder_asks_for_the_numbers_that_it_does_not_have(before: Path) -> None:
@@ -166,7 +184,7 @@ def test_an_old_run_whose_numbers_are_lost_or_in_doubt_says_so_until_it_is_resum
     )
     assert not (before / "out").exists()
     shutil.rmtree(before / "cache")
-    assert read_header(run, catalog).normalization == ()
+    assert read_header(run, catalog).datasets == ()
     assert opframe("run", before / "normalised.toml", "--resume").code == 0
     shutil.rmtree(before / "cache")
     frames, expected = predictions("flow", "normalised")

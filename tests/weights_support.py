@@ -14,7 +14,7 @@ from opframe.cli.main import main
 from opframe.run.checkpoint import Checkpoints, collect_state
 from opframe.run.distributed import joined
 from opframe.weights.checkpoints import CheckpointRecord
-from opframe.weights.pretrained import Header, Origin, Pretrained, header_toml
+from opframe.weights.pretrained import Header, Origin, Weights, header_toml
 from opframe_pot import DPOT
 from opframe_registry import Fields
 from support import GOLDEN
@@ -24,11 +24,11 @@ FIELDS = Fields(channels=("u", "v"), grid=(8, 8), history=3, horizon=2)
 SMALL = DPOT(width=16, depth=1, heads=2, patch=4)
 
 
-def small_weights(seed: int = 0) -> Pretrained:
+def small_weights(seed: int = 0) -> Weights:
     """A small network's fresh weights."""
     torch.manual_seed(seed)
     header = Header(backbone=SMALL, fields=FIELDS, origin=Origin(source="a test"))
-    return Pretrained(location="here", header=header, weights=SMALL.build(FIELDS).state_dict())
+    return Weights(location="here", header=header, weights=SMALL.build(FIELDS).state_dict())
 
 
 def write_run(path: Path, errors: Mapping[int, float | None]) -> Path:

@@ -19,8 +19,9 @@ from opframe.bench.work import Work, count_work
 from opframe.config import building
 from opframe.config.settings import Experiment
 from opframe.console import Bar
-from opframe.evaluation.protocol import Evaluator, Forecast, model_forecast
+from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.loading import batches, make_loader, to_device
+from opframe.mixture.rollout import Forecast, model_forecast
 from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.checkpoint import Checkpoints

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import frozen
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from opframe.console import counted
@@ -21,6 +21,8 @@ from opframe_registry import (
     Fields,
     LossFunction,
     Metadata,
+    Normalization,
+    Normalizer,
     Objective,
     OpframeError,
     Optimizer,
@@ -138,3 +140,65 @@ def build_schedule(component: Schedule, optimizer: torch.optim.Optimizer, steps:
         made = component.build(optimizer, steps)
     _expect(isinstance(made, LRScheduler), component, "a torch.optim.lr_scheduler.LRScheduler", made)
     return made
+
+
+@frozen
+class _CheckedNormalization:
+    """A normalizer's live object, which is asked for every window that is read and every forecast."""
+
+    component: Normalizer
+    made: Normalization
+
+    def fit(self, frames: Iterable[Tensor]) -> None:
+        """Raises DataError or PluginError."""
+        with blamed(self.component, "fit"):
+            self.made.fit(frames)
+
+    def apply(self, frames: Tensor) -> Tensor:
+        """Raises PluginError, also where what comes back has another shape."""
+        shape = frames.shape
+        with blamed(self.component, "apply"):
+            applied = self.made.apply(frames)
+        return self._of_shape(applied, shape, "apply")
+
+    def restore(self, frames: Tensor) -> Tensor:
+        """Raises PluginError, also where what comes back has another shape."""
+        with blamed(self.component, "restore"):
+            restored = self.made.restore(frames)
+        return self._of_shape(restored, frames.shape, "restore")
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Raises PluginError, also where it is no mapping to tensors."""
+        with blamed(self.component, "state_dict"):
+            state = dict(self.made.state_dict())
+        wrong = [value for value in state.values() if not isinstance(value, Tensor)]
+        if wrong:
+            raise PluginError(f"{_named(self.component)}: state_dict has a {type(wrong[0]).__name__}; expected tensors")
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Raises ValueError where it does not fit, and PluginError."""
+        unfit: ValueError | None = None
+        with blamed(self.component, "load_state_dict"):
+            try:
+                self.made.load_state_dict(state)
+            except ValueError as error:
+                unfit = error
+        if unfit is not None:
+            raise unfit
+
+    def _of_shape(self, frames: Tensor, shape: torch.Size, method: str) -> Tensor:
+        if not isinstance(frames, Tensor) or frames.shape != shape:
+            got = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
+            raise PluginError(f"{_named(self.component)}: {method} returned {got}; expected frames {tuple(shape)}")
+        return frames
+
+
+def build_normalization(component: Normalizer, metadata: Metadata) -> Normalization:
+    """The normalization of a dataset, which has learnt nothing yet. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(metadata)
+    methods = ("fit", "apply", "restore", "state_dict", "load_state_dict")
+    right = all(callable(getattr(made, method, None)) for method in methods)
+    _expect(right, component, f"a Normalization, with {', '.join(methods)}", made)
+    return _CheckedNormalization(component, made)

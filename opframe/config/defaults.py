@@ -5,10 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULTS: Mapping[str, Any] = {}
+from opframe_registry import ConfigError
+
+DEFAULTS: Mapping[str, Any] = {
+    "normalizer": {"type": "none"},
+}
 """Tables that an experiment has where its file does not name them."""
 
 
 def completed(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of an experiment, also of one that was written before some of them were there, with all of them."""
-    return {**DEFAULTS, **tables}
+    """The tables of an experiment, also of one that was written before some of them were there, with all of them.
+
+    Raises ConfigError where an old key and what has taken its place say different things.
+    """
+    return {**DEFAULTS, **_with_normalizer(tables)}
+
+
+def outdated(tables: Mapping[str, Any]) -> list[str]:
+    """A line for each old key that tables have, saying what has taken its place."""
+    old = _old_normalization(tables)
+    return [] if old is None else [f"data.normalization is now a table: [normalizer] type = '{old}'; it means the same"]
+
+
+def _old_normalization(tables: Mapping[str, Any]) -> Any:
+    data = tables.get("data")
+    return data.get("normalization") if isinstance(data, Mapping) else None
+
+
+def _with_normalizer(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`data.normalization` was all that there was of normalizers: "none" or "dataset"."""
+    old, new = _old_normalization(tables), tables.get("normalizer")
+    if old is None:
+        return tables
+    if isinstance(new, Mapping) and new.get("type") != old:
+        raise ConfigError(
+            f"data.normalization = '{old}' is an old key for [normalizer] type = '{old}', but the type given there is "
+            f"'{new.get('type', '')}'; leave out data.normalization"
+        )
+    data = {key: value for key, value in tables["data"].items() if key != "normalization"}
+    return {"normalizer": {"type": old}, **tables, "data": data}

@@ -8,7 +8,7 @@ from typing import Literal
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
 
-from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
+from opframe_registry import Backbone, Dataset, Location, Normalizer, Objective, Optimizer, Sampler, Schedule
 
 Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
 """How frames of another grid come to that of the model; with `native` they do not."""
@@ -39,10 +39,6 @@ class Data:
             "help": "how: bilinear (as published), fourier (periodic data), average (of a whole number of points), "
             "crop (the central part), native (not at all: every batch has one grid)"
         },
-    )
-    normalization: Literal["none", "dataset"] = field(
-        default="none",
-        metadata={"help": "dataset: each channel has mean 0 and deviation 1 over the training data of its dataset"},
     )
     history: int = field(default=10, validator=gt(0), metadata={"help": "frames a model sees (T_in)"})
     horizon: int = field(
@@ -182,6 +178,7 @@ class Experiment:
     datasets: tuple[Dataset, ...] = field(validator=min_len(1), metadata={"help": "what to train and evaluate on"})
     zero_shot: tuple[Dataset, ...] = field(default=(), metadata={"help": "datasets that are only evaluated"})
     files: tuple[File, ...] = field(default=(), metadata={"help": "where the files of the datasets come from"})
+    normalizer: Normalizer = field(metadata={"help": "what channels are brought to before the network sees them"})
     backbone: Backbone = field(metadata={"help": "the network"})
     init: Init | None = field(default=None, metadata={"help": "trained weights to begin with (default: fresh ones)"})
     parameters: tuple[Group, ...] = field(default=(), metadata={"help": "parameters that are trained otherwise"})

@@ -14,15 +14,13 @@ from opframe.console import counted
 from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
 from opframe.layers.derived import constant_weights
 from opframe.mixture.conditions import changed, conditions_of, unknown_conditions
+from opframe.mixture.rollout import Forecast, model_forecast
 from opframe.mixture.source import Source, evaluation_mask, read_frames
 from opframe.processes import Processes
 from opframe.signals import Interrupted
 from opframe_registry import Conditions, Fields, Prediction
 
 _SHOWN = 5  # trajectories that a remark names
-
-Forecast = Callable[[Tensor, int, Conditions], Tensor]
-"""Maps a history (B, T_in, C, *grid), a number of frames and the conditions to (B, frames, C, *grid)."""
 
 
 @frozen(kw_only=True)
@@ -79,20 +77,6 @@ class Report:
             if item.recognised is not None:
                 result[f"{item.title}/recognised"] = item.recognised
         return result
-
-
-def model_forecast(backbone: nn.Module, horizon: int) -> Forecast:
-    """A backbone's auto-regressive roll-out: what it predicts is appended to what it sees next."""
-
-    def forecast(history: Tensor, frames: int, conditions: Conditions) -> Tensor:
-        window, predicted = history, []
-        for _ in range(0, frames, horizon):
-            field = backbone(window, conditions).field.to(history.dtype)
-            predicted.append(field)
-            window = torch.cat([window, field], 1)[:, field.shape[1] :]
-        return torch.cat(predicted, 1)[:, :frames]
-
-    return forecast
 
 
 @frozen(kw_only=True)

@@ -16,9 +16,10 @@ from torch import nn
 
 from opframe.console import tables_that_fit
 from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
-from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, model_forecast
+from opframe.evaluation.protocol import DatasetReport, Evaluator, Report
 from opframe.files.atomic import write_atomically
 from opframe.mixture.overlap import Overlap, advice
+from opframe.mixture.rollout import model_forecast
 from opframe.mixture.source import Source
 from opframe.tables import markdown_table
 

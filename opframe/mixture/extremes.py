@@ -44,5 +44,5 @@ def _words(source: Source, window: Window, seen: torch.Tensor) -> str:
         f"{source.title}: trajectory {number} reaches {seen.max():.3g} in frame {where}, channel "
         f"'{source.metadata.channels[channel]}', as the network is given it, which float32 cannot square and sum up; "
         f"leave it out by exclude = [{number}] if it is wrong ('opframe data check' finds all), or give the data in "
-        'other units, as data.normalization = "dataset" does'
+        'other units, as [normalizer] type = "dataset" does'
     )

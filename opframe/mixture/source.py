@@ -17,9 +17,19 @@ from opframe.config import building
 from opframe.config.settings import Resize
 from opframe.console import counted, few
 from opframe.files.refusal import once_more
-from opframe.mixture.normalization import Normalization
+from opframe.mixture.normalization import apply_to, restored
 from opframe.mixture.resizing import resize
-from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Split, Trajectories
+from opframe_registry import (
+    ConfigError,
+    DataError,
+    Dataset,
+    Fields,
+    Metadata,
+    Normalization,
+    Population,
+    Split,
+    Trajectories,
+)
 
 _PIECE = 2**19  # bytes that are copied at a time
 
@@ -80,7 +90,9 @@ class Source:
 
     def physical(self, frames: Tensor) -> Tensor:
         """What a model sees or predicts, (B, T, C, *grid), in the dataset's own units."""
-        return frames if self.normalization is None else self.normalization.restore(frames)
+        if self.normalization is None:
+            return frames
+        return restored(frames, self.normalization, len(self.metadata.channels))
 
     def population(self, frames: int) -> Population:
         """Where windows of `frames` frames begin."""
@@ -260,7 +272,7 @@ def _read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> N
         own.copy_(resize(torch.from_numpy(values), tuple(own.shape[2:]), source.resize))
     frames[:, read.shape[1] :] = 1.0
     if source.normalization is not None:
-        source.normalization.apply_(frames)
+        apply_to(own, source.normalization)
 
 
 def read_finite(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:

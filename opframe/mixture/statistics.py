@@ -1,4 +1,4 @@
-"""Mean and standard deviation of every channel of a dataset, computed once and kept in the cache."""
+"""What the normalization of a dataset learns of its training data, computed once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from typing import Any, get_args, get_type_hints
 
 import attrs
 import numpy as np
+import torch
 from attrs import frozen
+from numpy.typing import NDArray
+from torch import Tensor
 
+from opframe.config.building import build_normalization
+from opframe.config.structure import to_tables
 from opframe.files.atomic import write_atomically
 from opframe.files.location import is_local, local_path
+from opframe.files.refusal import once_more
 from opframe.files.stamps import stamps
-from opframe.mixture.moments import Moments, moments
-from opframe.mixture.normalization import Normalization
-from opframe.mixture.source import Source, read_finite
-from opframe_registry import DataError, Dataset, Location, Progress, Split, Stamp
+from opframe.mixture.normalization import Array, arrays, tensors
+from opframe.mixture.source import Source, check_finite
+from opframe_registry import DataError, Dataset, Location, Normalization, Normalizer, Progress, Split, Stamp
 from opframe_registry.metadata import facts
 
 _BLOCK = 64 * 2**20  # bytes of frames that are read at a time
+_FIRST = {"type": "dataset"}  # the normalizer that statistics were once all of, whose files do not name it
 
 
 @frozen(kw_only=True)
 class Statistics:
-    """The statistics of the first `frames` frames of all trajectories of an opened dataset, kept under `cache`.
+    """What a normalizer learns of the first `frames` frames of all trajectories of an opened dataset, under `cache`.
 
     Of a trajectory that is shorter all frames count.
     """
@@ -37,23 +43,22 @@ class Statistics:
     source: Source
     frames: int
     cache: Path
+    normalizer: Normalizer
 
     @property
     def known(self) -> bool:
-        """Whether the cache has them."""
+        """Whether the cache has it."""
         return self._found(self._identity()) is not None
 
     def prepare(self, progress: Progress) -> None:
-        """Compute them, unless the cache has them. Raises DataError where a value is not finite."""
+        """Learn it, unless the cache has it. Raises DataError where a value is neither finite nor a missing one."""
         identity = self._identity()
         found, path = self._found(identity), self._path(identity)
         if found is not None:
             if found != path:  # from now on they are known to be of the files that are there now
                 os.replace(found, path)
             return
-        total = self._moments(progress)
-        numbers = attrs.asdict(normalization_of(total))
-        record = {**numbers, "channels": self.source.metadata.channels, "values": total.count, "of": identity}
+        record = {"state": self._learnt(progress), "channels": self.source.metadata.channels, "of": identity}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(record, indent=1))
@@ -61,40 +66,42 @@ class Statistics:
             raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
 
     def read(self) -> Normalization:
-        """What was computed. Raises DataError if it is not there."""
+        """The normalization, with what was learnt. Raises DataError if that is not there."""
         path = self._found(self._identity())
         if path is None:
             raise DataError(
-                f"{self.source.title}: data.normalization = 'dataset', but the statistics of these data are not known "
-                "yet; 'opframe run' computes them"
+                f"{self.source.title}: normalizer.type = '{self.normalizer.name}', but the statistics of these data "
+                "are not known yet; 'opframe run' computes them"
             )
+        made = build_normalization(self.normalizer, self.source.metadata)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return Normalization(mean=tuple(record["mean"]), deviation=tuple(record["deviation"]))
-        except (OSError, ValueError, KeyError) as error:
+            made.load_state_dict(tensors(state_of(json.loads(path.read_text(encoding="utf-8")))))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: cannot be read ({error}); delete it, and 'opframe run' makes it anew") from error
+        return made
 
-    def _moments(self, progress: Progress) -> Moments:
-        blocks, total = list(self._blocks()), None
-        for done, (trajectory, start, stop) in enumerate(blocks, start=1):
-            values = read_finite(self.source, trajectory, start, stop)
-            block = moments(values, kept=2).over(0)
-            total = block if total is None else total + block
-            progress(f"{self.source.title} (statistics)", done, len(blocks))
-        assert total is not None, "a dataset without trajectories cannot be opened"
-        return total
+    def _learnt(self, progress: Progress) -> dict[str, Any]:
+        made = build_normalization(self.normalizer, self.source.metadata)
+        try:
+            made.fit(_Pieces(self, progress))
+            return {name: attrs.asdict(array) for name, array in arrays(made.state_dict()).items()}
+        except (DataError, ValueError) as error:  # ValueError: of what cannot be kept
+            title, said = self.source.title, str(error)
+            raise DataError(said if said.startswith(title) else f"{title}: {said}") from error
 
-    def _blocks(self) -> Iterator[tuple[int, int, int]]:
+    def pieces(self) -> list[tuple[int, int, int]]:
         """Trajectory, first and last frame of pieces that are small enough to be held in memory."""
         metadata = self.source.metadata
         step = max(1, _BLOCK // (4 * len(metadata.channels) * math.prod(metadata.grid)))
-        for trajectory in range(metadata.trajectories):
-            stop = min(self.frames, metadata.length(trajectory))
-            for start in range(0, stop, step):
-                yield trajectory, start, min(start + step, stop)
+        lengths = [min(self.frames, metadata.length(number)) for number in range(metadata.trajectories)]
+        return [
+            (trajectory, start, min(start + step, length))
+            for trajectory, length in enumerate(lengths)
+            for start in range(0, length, step)
+        ]
 
     def _found(self, identity: Mapping[str, Any]) -> Path | None:
-        """The file that has them.
+        """The file that has it.
 
         Before, only files that a setting names as a path had stamps. A file made then is taken if it is younger than
         all local files are now; whether remote ones have changed since nobody can know.
@@ -113,21 +120,64 @@ class Statistics:
         return self.cache / "statistics" / f"{self.component.name}-{digest}.json"
 
     def _identity(self) -> dict[str, Any]:
-        """All that the numbers depend on: settings, what the data say of themselves, which frames, and the files."""
+        """All that it depends on: settings, what the data say of themselves, which frames, files, the normalizer."""
         known, metadata = self.component.identity(stamps), self.source.metadata
+        normalizer = to_tables(self.normalizer)
+        held_out = sorted({*self.source.excluded} - {*self.component.exclude})
         return {
             "settings": known.settings,
             "metadata": {name: value for name, value in facts(metadata).items() if name != "parameters"},
             "frames": self.frames,
             "files": known.files,
+            **({} if normalizer == _FIRST else {"normalizer": normalizer}),
+            **({"held_out": held_out} if held_out else {}),
         }
 
 
-def normalization_of(total: Moments) -> Normalization:
-    """What brings channels to mean 0 and deviation 1; those that are constant up to rounding are only shifted."""
-    constant = total.std <= np.finfo(np.float32).eps * np.abs(total.mean)
-    deviation = np.where(constant, 1.0, total.std)
-    return Normalization(mean=tuple(total.mean.tolist()), deviation=tuple(deviation.tolist()))
+def state_of(record: Mapping[str, Any]) -> dict[str, Array]:
+    """What was learnt, from a file of statistics. Raises KeyError or TypeError where it is of another form."""
+    if "state" not in record:  # once, all were of mean and deviation
+        return {name: Array(values=tuple(record[name])) for name in ("mean", "deviation")}
+    return {
+        name: Array(
+            values=tuple(array["values"]),
+            shape=None if array["shape"] is None else tuple(array["shape"]),
+            dtype=array["dtype"],
+        )
+        for name, array in record["state"].items()
+    }
+
+
+@frozen
+class _Pieces:
+    """The frames that are learnt of, (T, C, *native grid) at a time with NaN where a value is missing."""
+
+    statistics: Statistics
+    progress: Progress
+
+    def __iter__(self) -> Iterator[Tensor]:
+        source, pieces = self.statistics.source, self.statistics.pieces()
+        for done, (trajectory, start, stop) in enumerate(pieces, start=1):
+            frames = _read(source, trajectory, start, stop)
+            # torch wants memory that may be written to; its order stays, as sums are rounded by it
+            yield torch.from_numpy(frames if frames.flags.writeable else frames.copy(order="K"))
+            self.progress(f"{source.title} (statistics)", done, len(pieces))
+
+
+def _read(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Frames [start, stop) with NaN where a value is missing. Raises DataError where another one is not finite."""
+    missing = source.metadata.missing
+
+    def checked() -> NDArray[np.float32]:
+        frames = source.read(trajectory, start, stop)
+        if missing is None:
+            check_finite(source, trajectory, start, frames)
+            return frames
+        absent = np.isnan(frames) | (frames == np.float32(missing))
+        check_finite(source, trajectory, start, np.where(absent, np.float32(0), frames))
+        return np.where(absent, np.float32(np.nan), frames)
+
+    return once_more(checked)
 
 
 def _named_files(component: Dataset) -> dict[str, Stamp]:

@@ -101,8 +101,10 @@ class ArrayTrajectories:
         meta = self.metadata
         known = 0 <= trajectory < meta.trajectories
         if not known or not 0 <= start < stop <= meta.length(trajectory):
-            there = f"it has {meta.length(trajectory)}" if known and meta.lengths else (
-                f"there are {meta.trajectories} trajectories of {meta.frames} frames"
+            there = (
+                f"it has {meta.length(trajectory)}"
+                if known and meta.lengths
+                else (f"there are {meta.trajectories} trajectories of {meta.frames} frames")
             )
             raise DataError(
                 f"{self.parts[0].url}: trajectory {trajectory}, frames {start}..{stop} asked for, but {there}"

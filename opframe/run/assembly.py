@@ -17,17 +17,16 @@ from opframe.console import counted
 from opframe.mixture.conditions import parameter_names, unknown_conditions
 from opframe.mixture.fingerprints import Fingerprints
 from opframe.mixture.loading import Plan, Windows
-from opframe.mixture.normalization import Normalization
 from opframe.mixture.order import order_by_grid
 from opframe.mixture.overlap import Overlap, find_overlaps
 from opframe.mixture.resizing import check_resize
 from opframe.mixture.source import Source, channel_slots, open_dataset, open_source
 from opframe.mixture.statistics import Statistics
 from opframe.run.parameters import parameter_groups
-from opframe.weights.normalization import check_normalization, normalizations
+from opframe.weights.normalization import check_normalization, normalised
 from opframe.weights.pretrained import read_pretrained
 from opframe.weights.transfer import Transfer, transfer
-from opframe_registry import Catalog, ConfigError, Dataset, Fields, LossFunction, Order, Progress, Split
+from opframe_registry import Catalog, ConfigError, Dataset, Fields, LossFunction, Normalization, Order, Progress, Split
 
 
 @frozen(kw_only=True)
@@ -45,7 +44,7 @@ def prepare_data(experiment: Experiment, progress: Progress) -> None:
     cache = Path(experiment.data.cache)
     for component in (*experiment.datasets, *experiment.zero_shot):
         building.prepare(component, cache, progress)
-    if experiment.data.normalization == "dataset":
+    if experiment.normalizer.changes:
         train = _open(experiment, experiment.datasets, "train")
         for statistics in _statistics(experiment, train, _open(experiment, experiment.zero_shot, "test")):
             statistics.prepare(progress)
@@ -66,19 +65,19 @@ def overlaps(experiment: Experiment, progress: Progress) -> list[Overlap]:
 
 def unknown_statistics(experiment: Experiment) -> list[Statistics]:
     """What the data are to be normalised by and the cache does not have; `prepare_data` computes it."""
-    if experiment.data.normalization == "none":
+    if not experiment.normalizer.changes:
         return []
     train, zero_shot = _open(experiment, experiment.datasets, "train"), _open(experiment, experiment.zero_shot, "test")
     return [statistics for statistics in _statistics(experiment, train, zero_shot) if not statistics.known]
 
 
-def open_sources(experiment: Experiment, normalised: bool = True) -> Sources:
-    """Open all datasets and agree on the fields; `normalised`, if the experiment says so. Raises OpframeError."""
+def open_sources(experiment: Experiment, normalise: bool = True) -> Sources:
+    """Open all datasets and agree on the fields; normalised, if the experiment says so. Raises OpframeError."""
     data = experiment.data
     train = _open(experiment, experiment.datasets, "train")
     test = _open(experiment, experiment.datasets, "test")
     zero_shot = _open(experiment, experiment.zero_shot, "test")
-    if normalised and data.normalization == "dataset":
+    if normalise and experiment.normalizer.changes:
         known = [statistics.read() for statistics in _statistics(experiment, train, zero_shot)]
         own, others = known[: len(train)], known[len(train) :]
         train, test, zero_shot = _normalised(train, own), _normalised(test, own), _normalised(zero_shot, others)
@@ -112,11 +111,11 @@ def _statistics(experiment: Experiment, train: Sequence[Source], zero_shot: Sequ
     Training and test data go by all frames of the training data. Data that are never trained on go by the frames of
     history, which a model is given, of the trajectories that are evaluated: there is nothing else one may know of them.
     """
-    cache, history = Path(experiment.data.cache), experiment.data.history
+    make = partial(Statistics, cache=Path(experiment.data.cache), normalizer=experiment.normalizer)
     for component, source in zip(experiment.datasets, train, strict=True):
-        yield Statistics(component=component, source=source, frames=source.metadata.frames, cache=cache)
+        yield make(component=component, source=source, frames=source.metadata.frames)
     for component, source in zip(experiment.zero_shot, zero_shot, strict=True):
-        yield Statistics(component=component, source=source, frames=history, cache=cache)
+        yield make(component=component, source=source, frames=experiment.data.history)
 
 
 def _normalised(sources: Sequence[Source], known: Sequence[Normalization]) -> tuple[Source, ...]:
@@ -177,7 +176,7 @@ def initialise(experiment: Experiment, backbone: nn.Module, sources: Sources, ca
         return None
     pretrained = read_pretrained(init.from_, catalog)
     if init.normalization is None:
-        check_normalization(pretrained, experiment.data.normalization, normalizations(sources.train))
+        check_normalization(pretrained, experiment.normalizer, normalised(sources.train))
     return transfer(experiment.backbone, backbone, sources.fields, pretrained, init.components)
 
 

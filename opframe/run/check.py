@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from opframe.config.building import build_normalization
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.location import is_local, local_path
@@ -30,8 +31,9 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
         return
     unknown = assembly.unknown_statistics(experiment)
     for statistics in unknown:
+        build_normalization(experiment.normalizer, statistics.source.metadata)
         console.print(_to_be_computed(statistics), highlight=False, soft_wrap=True)
-    sources = assembly.open_sources(experiment, normalised=not unknown)
+    sources = assembly.open_sources(experiment, normalise=not unknown)
     check_memory(experiment, sources, assumed(experiment.trainer.device))
     for source in (*sources.train, *sources.zero_shot):
         metadata = source.metadata

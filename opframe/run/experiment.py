@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,27 @@ from typing import Any
 import tomli_w
 from cattrs import Converter
 
-from opframe.config.defaults import completed
+from opframe.config.defaults import completed, outdated
 from opframe.config.settings import Experiment
 from opframe.config.structure import Problem, ProblemsError, make_converter, to_tables
 from opframe.config.toml import load_tables, merge
 from opframe_registry import Catalog, ConfigError, Location
 
+_log = logging.getLogger(__name__)
+
 
 def load_experiment(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
     """Read, check and resolve an experiment file. Raises ConfigError listing every mistake."""
     converter = make_converter(catalog)
-    tables = completed(_inherit_backbone(load_tables(path, overrides), catalog, converter))
+    written = load_tables(path, overrides)
+    if "RANK" not in os.environ:  # who has started several processes has read the file before
+        for line in outdated(written):
+            _log.warning("%s: %s", path, line)
+    try:
+        tables = completed(written)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    tables = _inherit_backbone(tables, catalog, converter)
     try:
         return converter.structure(tables, Experiment)
     except ProblemsError as error:

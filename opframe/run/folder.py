@@ -24,8 +24,8 @@ from opframe.files.atomic import write_atomically
 from opframe.run.assembly import Sources
 from opframe.run.experiment import to_toml
 from opframe.weights.checkpoints import latest_step
-from opframe.weights.normalization import differing, normalizations
-from opframe.weights.pretrained import Header, Origin, header_toml, now, read_header
+from opframe.weights.normalization import differing, normalised, records
+from opframe.weights.pretrained import Header, Origin, Trained, header_toml, now, read_header
 from opframe_registry import Catalog, RunError
 
 _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
@@ -74,10 +74,11 @@ class RunFolder:
         """Raises RunError where data are normalised otherwise than those that the run has been trained on so far."""
         if not (self.path / "model.toml").exists():
             return
-        lines = differing(read_header(self.path, catalog).normalization, normalizations(sources.train))
+        header = read_header(self.path, catalog)
+        lines = differing(header.normalizer, header.datasets, normalised(sources.train)) if header.normalizer else []
         if lines:
             raise RunError(
-                f"{self.path} was trained on data that were normalised by another mean and deviation:{''.join(lines)}\n"
+                f"{self.path} was trained on data that were normalised by other numbers:{''.join(lines)}\n"
                 "continue it with the files of then, or choose another run.folder"
             )
 
@@ -86,9 +87,14 @@ class RunFolder:
     ) -> None:
         """Write config.toml, environment.json, and model.toml: what the weights of this run are of."""
         self.path.mkdir(parents=True, exist_ok=True)
-        origin = Origin(source=str(self.path), date=now(), normalization=experiment.data.normalization)
-        normalization = normalizations(sources.train)
-        header = Header(backbone=experiment.backbone, fields=sources.fields, origin=origin, normalization=normalization)
+        header = Header(
+            backbone=experiment.backbone,
+            fields=sources.fields,
+            normalizer=experiment.normalizer,
+            datasets=records(sources.train),
+            trained=Trained(seed=experiment.run.seed, opframe=_version("opframe")),
+            origin=Origin(source=str(self.path), date=now()),
+        )
         write_atomically(self.path / "model.toml", header_toml(header))
         write_atomically(self.path / "config.toml", to_toml(experiment))
         write_atomically(self.path / "environment.json", json.dumps(environment(catalog, device, processes), indent=1))

@@ -18,7 +18,7 @@ from opframe.weights.pretrained import (
     RUN_HEADER,
     Header,
     Origin,
-    Pretrained,
+    Weights,
     is_run,
     now,
     read_pretrained,
@@ -56,7 +56,7 @@ def import_file(url: str, out: Path, options: ImportOptions, catalog: Catalog) -
         header = Header(backbone=published.backbone, fields=fields, origin=origin)
         weights |= filled
         write_folder(header, weights, out)
-        pretrained = Pretrained(location=str(out), header=header, weights=weights)
+        pretrained = Weights(location=str(out), header=header, weights=weights)
         return [f"{source}: {_fates(published, file)}", *describe(pretrained)]
 
 
@@ -116,7 +116,7 @@ def export_run(run: str, out: Path, catalog: Catalog, checkpoint: str = "latest"
     if not is_run(resolve(run)):
         raise WeightsError(f"{run} is no run folder with a {RUN_HEADER}")
     pretrained = read_pretrained(run, catalog, checkpoint)
-    if pretrained.header.origin.normalization == "dataset" and not pretrained.header.normalization:
+    if pretrained.header.normalised and not pretrained.header.datasets:
         raise WeightsError(without_numbers(run))
     header = evolve(pretrained.header, origin=evolve(pretrained.header.origin, date=now()))
     report = describe(evolve(pretrained, location=str(out), header=header))

@@ -23,7 +23,7 @@ from opframe_registry import DataError, OpframeError
 
 _log = logging.getLogger(__name__)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_NEEDS_HUB = 'huggingface_hub is not installed; pip install "opframe[hub]"'
+NEEDS_HUB = 'huggingface_hub is not installed; pip install "opframe[hub]"'
 _LARGE = 10 * 2**20  # bytes from which on it is said that a file is fetched
 
 
@@ -38,7 +38,7 @@ def resolve_folder(where: str | Path) -> str:
     """
     if isinstance(where, str) and _REPOSITORY.fullmatch(where) and not Path(where).expanduser().exists():
         if find_spec("huggingface_hub") is None:
-            raise WeightsError(f"{where}: no such folder here; as a Hugging Face repository: {_NEEDS_HUB}")
+            raise WeightsError(f"{where}: no such folder here; as a Hugging Face repository: {NEEDS_HUB}")
         return f"hf://{where}"
     return resolve(where)
 
@@ -49,7 +49,7 @@ def resolve(where: str | Path) -> str:
         return str(Path(where).expanduser())
     url = str(where).rstrip("/")
     if url.startswith("hf://") and find_spec("huggingface_hub") is None:
-        raise WeightsError(f"{url}: {_NEEDS_HUB}")
+        raise WeightsError(f"{url}: {NEEDS_HUB}")
     return local_path(url)
 
 

@@ -1,82 +1,142 @@
-"""What the data that weights were trained on were normalised by: kept with them, and compared with other data."""
+"""What weights say of the data they were trained on, and of what those were normalised by; and comparing the two."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import torch
 from attrs import field, frozen
+from torch import Tensor
 
-from opframe.mixture.normalization import Normalization
+from opframe.config.building import build_normalization
+from opframe.config.structure import to_tables
+from opframe.mixture.normalization import Array, arrays, tensors
 from opframe.mixture.source import Source
-from opframe_registry import ConfigError
+from opframe.mixture.statistics import state_of
+from opframe_registry import ConfigError, Metadata, Normalization, Normalizer
 
 if TYPE_CHECKING:
-    from opframe.weights.pretrained import Pretrained
+    from opframe.weights.pretrained import Weights
 
 _NEAR = 1e-3
-"""Statistics that differ by less, as a part of the deviation, count as the same: other machines round otherwise."""
+"""What a network is given may differ by so much, where 1 is usual: other machines round statistics otherwise."""
+_SHOWN = 8  # numbers of an array that are shown
 
 
 @frozen(kw_only=True)
-class DatasetNormalization:
-    """What the channels of one dataset were normalised by, in its own units. Raises ValueError unless it can be."""
+class DatasetRecord:
+    """What weights know of a dataset that they were trained on. Raises ValueError unless it can be."""
 
-    dataset: str = field(metadata={"help": "its title among those that were trained on"})
+    title: str = field(metadata={"help": "its title among those that were trained on"})
     channels: tuple[str, ...] = field(metadata={"help": "its channels"})
-    mean: tuple[float, ...] = field(metadata={"help": "of each channel"})
-    deviation: tuple[float, ...] = field(metadata={"help": "of each channel, above 0"})
+    units: tuple[str, ...] = field(default=(), metadata={"help": "of each channel, where they are known"})
+    vectors: tuple[tuple[str, ...], ...] = field(default=(), metadata={"help": "which channels form vectors"})
+    parameters: tuple[str, ...] = field(default=(), metadata={"help": "numbers of its equation that were known"})
+    state: Mapping[str, Array] = field(factory=dict, metadata={"help": "what the normalizer has learnt of it"})
 
     def __attrs_post_init__(self) -> None:
-        if not len(self.channels) == len(self.mean) == len(self.deviation):
-            raise ValueError("channels, mean and deviation have one entry for each channel, but differ in length")
-        if not all(map(isfinite, (*self.mean, *self.deviation))) or min(self.deviation, default=1.0) <= 0:
-            raise ValueError("mean and deviation must be finite, and each deviation above 0")
+        if self.units and len(self.units) != len(self.channels):
+            raise ValueError(f"{self.title} has {len(self.channels)} channels, but {len(self.units)} units")
 
-    def numbers(self) -> Normalization:
-        """What frames are normalised and restored by."""
-        return Normalization(mean=self.mean, deviation=self.deviation)
+    def metadata(self, grid: tuple[int, ...]) -> Metadata:
+        """As much as is known of the data of training, which is what a normalizer is built for again."""
+        return Metadata(
+            trajectories=1,
+            frames=1,
+            grid=grid,
+            channels=self.channels,
+            predicted=self.channels,
+            units=self.units,
+            vectors=self.vectors,
+        )
+
+    def normalization(self, normalizer: Normalizer, grid: tuple[int, ...]) -> Normalization:
+        """What frames are normalised and restored by. Raises ValueError where the state does not fit."""
+        made = build_normalization(normalizer, self.metadata(grid))
+        made.load_state_dict(tensors(self.state))
+        return made
 
     def in_words(self) -> str:
-        """As `temperature 287 ± 10`, for each channel."""
-        each = zip(self.channels, self.mean, self.deviation, strict=True)
-        return ", ".join(f"{channel} {mean:g} ± {deviation:g}" for channel, mean, deviation in each)
+        """As `temperature 287 ± 10` for each channel, or by the names of what was learnt."""
+        if set(self.state) == {"mean", "deviation"}:
+            pairs = zip(self.state["mean"].values, self.state["deviation"].values, strict=True)
+            words = [f"{mean:g} ± {deviation:g}" for mean, deviation in pairs]
+        elif self.state and all(len(array.values) == len(self.channels) for array in self.state.values()):
+            each = zip(*(array.values for array in self.state.values()), strict=True)
+            words = [" ".join(f"{name} {value:g}" for name, value in zip(self.state, row, strict=True)) for row in each]
+        else:
+            return ", ".join(f"{name} {_listed(array)}" for name, array in self.state.items())
+        return ", ".join(f"{channel} {said}" for channel, said in zip(self.channels, words, strict=True))
 
-    def is_near(self, other: DatasetNormalization) -> bool:
-        """Whether the other makes the same of data, but for rounding."""
-        pairs = zip(self.mean, self.deviation, other.mean, other.deviation, strict=False)
-        return len(self.mean) == len(other.mean) and all(
-            abs(mean - theirs) <= _NEAR * deviation and abs(deviation - their_deviation) <= _NEAR * deviation
-            for mean, deviation, theirs, their_deviation in pairs
+
+def _listed(array: Array) -> str:
+    shown = " ".join(f"{value:g}" for value in array.values[:_SHOWN])
+    return f"({shown} ...)" if len(array.values) > _SHOWN else f"({shown})"
+
+
+def records(sources: Iterable[Source]) -> tuple[DatasetRecord, ...]:
+    """What weights are to know of opened datasets. Raises ConfigError for a state that cannot be written down."""
+    return tuple(_record(source) for source in sources)
+
+
+def _record(source: Source) -> DatasetRecord:
+    metadata = source.metadata
+    state = source.normalization.state_dict() if source.normalization else {}
+    try:
+        return DatasetRecord(
+            title=source.title,
+            channels=metadata.channels,
+            units=metadata.units,
+            vectors=metadata.vectors,
+            parameters=tuple(metadata.parameters),
+            state=arrays(state),
         )
+    except ValueError as error:
+        raise ConfigError(f"{source.title}: {error}") from error
 
 
-def normalizations(sources: Iterable[Source]) -> tuple[DatasetNormalization, ...]:
-    """What opened datasets are normalised by; those of which it is not known, or that are not, are left out."""
-    return tuple(
-        DatasetNormalization(
-            dataset=source.title,
-            channels=source.metadata.channels,
-            mean=source.normalization.mean,
-            deviation=source.normalization.deviation,
-        )
-        for source in sources
-        if source.normalization is not None
-    )
+def normalised(sources: Iterable[Source]) -> tuple[DatasetRecord, ...]:
+    """The same of those that are normalised, as far as it is known by what."""
+    return records(source for source in sources if source.normalization is not None)
 
 
-def differing(there: Iterable[DatasetNormalization], here: Iterable[DatasetNormalization]) -> list[str]:
-    """A line, to follow another, for each dataset of both that is not normalised by the same numbers."""
-    known = {item.dataset: item for item in there}
+def differing(normalizer: Normalizer, there: Iterable[DatasetRecord], here: Iterable[DatasetRecord]) -> list[str]:
+    """A line, to follow another, for each dataset of both that one normalizer does not make the same of."""
+    known = {item.title: item for item in there}
     return [
-        f"\n  {item.dataset}: {known[item.dataset].in_words()} there, {item.in_words()} here"
+        f"\n  {item.title}: {known[item.title].in_words()} there, {item.in_words()} here"
         for item in here
-        if item.dataset in known and not known[item.dataset].is_near(item)
+        if item.title in known and not _is_near(normalizer, known[item.title], item)
     ]
+
+
+def _is_near(normalizer: Normalizer, one: DatasetRecord, other: DatasetRecord) -> bool:
+    """Whether a network is given the same, but for rounding: that of statistics, or of float32."""
+    if len(one.channels) != len(other.channels):
+        return False
+    if one.state == other.state:
+        return True
+    grid = (1,)
+    ours, theirs = one.normalization(normalizer, grid), other.normalization(normalizer, grid)
+    usual = torch.linspace(-1, 1, 5).view(5, 1, 1).repeat(1, len(one.channels), 1)
+    frames = ours.restore(usual)
+
+    def seen(normalization: Normalization, frames: Tensor) -> Tensor:
+        return normalization.apply(frames.clone())
+
+    finest = (seen(ours, torch.nextafter(frames, frames.abs() * 2 + 1)) - seen(ours, frames)).abs().nan_to_num(0)
+    difference = (seen(ours, frames) - seen(theirs, frames)).abs()
+    return bool((difference <= _NEAR + 2 * finest).all())
+
+
+def in_words(normalizer: Normalizer | None) -> str:
+    """A normalizer as it stands in a config: `type = 'min_max', lowest = 0`."""
+    tables = {"type": "none"} if normalizer is None else to_tables(normalizer)
+    return ", ".join(f"{key} = {value!r}" for key, value in tables.items())
 
 
 def without_numbers(location: str) -> str:
@@ -84,11 +144,11 @@ def without_numbers(location: str) -> str:
     return (
         f"{location} was trained on normalised data, but their mean and deviation are not kept with it; of a run, "
         "'opframe run CONFIG --resume' writes them into its model.toml, and they can be written into the file by "
-        "hand, as [[normalization]] with dataset, channels, mean and deviation"
+        "hand, as [[datasets]] with title, channels, and state.mean.values and state.deviation.values"
     )
 
 
-def recovered(run: Path) -> tuple[DatasetNormalization, ...]:
+def recovered(run: Path) -> tuple[DatasetRecord, ...]:
     """What the data of a run were normalised by, as its data cache has it: once, runs wrote it nowhere else.
 
     Empty unless the cache has it of every dataset, and has one answer.
@@ -103,13 +163,13 @@ def recovered(run: Path) -> tuple[DatasetNormalization, ...]:
     return complete if len(complete) == len(found) else ()
 
 
-def _of_dataset(table: Mapping[str, Any], cache: Path) -> DatasetNormalization | None:
+def _of_dataset(table: Mapping[str, Any], cache: Path) -> DatasetRecord | None:
     """What the one answer of the cache is on a dataset of a config, if there is one."""
-    answers = {_read(path, table) for path in cache.glob(f"{table['type']}-*.json")} - {None}
-    return answers.pop() if len(answers) == 1 else None
+    answers = [answer for path in cache.glob(f"{table['type']}-*.json") if (answer := _read(path, table)) is not None]
+    return answers[0] if answers and all(answer == answers[0] for answer in answers) else None
 
 
-def _read(path: Path, table: Mapping[str, Any]) -> DatasetNormalization | None:
+def _read(path: Path, table: Mapping[str, Any]) -> DatasetRecord | None:
     """Statistics of a cache, if they are of all training frames of a dataset with the keys of this table.
 
     Keys that are null there are not set here. A file that is damaged or of another form is of no dataset.
@@ -118,40 +178,37 @@ def _read(path: Path, table: Mapping[str, Any]) -> DatasetNormalization | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         of = record["of"]
         settings = {key: value for key, value in of["settings"].items() if key != "revision"}
-        if of["frames"] != of["metadata"]["frames"]:  # of zero-shot data, the frames of history alone
-            return None
+        if of["frames"] != of["metadata"]["frames"] or "normalizer" in of:
+            return None  # the frames of history of zero-shot data, or what runs have written down since
         if any(table.get(key) != value for key, value in settings.items()):
             return None
-        return DatasetNormalization(
-            dataset=table.get("label") or table["type"],
+        return DatasetRecord(
+            title=table.get("label") or table["type"],
             channels=tuple(record["channels"]),
-            mean=tuple(record["mean"]),
-            deviation=tuple(record["deviation"]),
+            state=state_of(record),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def check_normalization(
-    pretrained: Pretrained, normalization: Literal["none", "dataset"], here: Sequence[DatasetNormalization]
-) -> None:
+def check_normalization(weights: Weights, normalizer: Normalizer, here: Sequence[DatasetRecord]) -> None:
     """Raises ConfigError that says both, unless data are normalised as those that the weights were trained on.
 
-    `normalization` is that of the experiment, `here` what it normalises its training data by, as far as it is known.
-    A dataset of which the weights know nothing may have any statistics.
+    `normalizer` is that of the experiment, `here` what it makes of its training data, as far as that is known. A
+    dataset of which the weights know nothing may have any statistics.
     """
-    there = pretrained.header.origin.normalization
-    changed = "or, to train on data that are normalised otherwise, state it by init.normalization = 'changed'"
-    if there != normalization:
+    header, changed = weights.header, "to train on data that are normalised otherwise, state it by init.normalization"
+    there = header.normalizer
+    if header.normalised != normalizer.changes or (header.normalised and there != normalizer):
         raise ConfigError(
-            f"init.from: {pretrained.location} was trained with data.normalization = '{there}', but here it is "
-            f"'{normalization}'; set data.normalization = '{there}', {changed}"
+            f"init.from: {weights.location} was trained with [normalizer] {in_words(there)}, but here it is "
+            f"{in_words(normalizer)}; set it as it was, or, {changed} = 'changed'"
         )
-    lines = differing(pretrained.header.normalization, here)
+    lines = differing(normalizer, header.datasets, here)
     if lines:
         raise ConfigError(
-            f"init.from: {pretrained.location} was trained on data that were normalised by another mean and deviation:"
+            f"init.from: {weights.location} was trained on data that were normalised by other numbers:"
             + "".join(lines)
             + "\nset the keys of the dataset as they were (its files, train, test, exclude, stride), give it another "
-            f"label if it is another one, {changed}"
+            f"label if it is another one, or, {changed} = 'changed'"
         )

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from opframe.config import building
 from opframe.config.structure import ProblemsError, make_converter, to_tables
 from opframe.files.refusal import once_more
+from opframe.weights.headers import current
 from opframe.weights.location import WeightsError, local_copy, local_folder, read_bytes, resolve_folder
-from opframe.weights.normalization import DatasetNormalization, recovered
+from opframe.weights.normalization import DatasetRecord, recovered
 from opframe.weights.runs import chosen_checkpoint, read_checkpoint
-from opframe_registry import Backbone, Catalog, Fields
+from opframe_registry import Backbone, Catalog, Fields, Normalizer
 
 WEIGHTS, HEADER, RUN_HEADER = "model.safetensors", "config.toml", "model.toml"
 _SHOWN = 8
@@ -37,9 +38,6 @@ class Origin:
     source: str = field(metadata={"help": "the file or the run they come from"})
     sha256: str = field(default="", metadata={"help": "of the source file"})
     date: str = field(default="", metadata={"help": "when they were taken from there"})
-    normalization: Literal["none", "dataset"] = field(
-        default="none", metadata={"help": "of the data, before the network"}
-    )
     notes: tuple[str, ...] = field(default=(), metadata={"help": "what was assumed, and what was left out"})
 
     @property
@@ -49,32 +47,56 @@ class Origin:
 
 
 @frozen(kw_only=True)
+class Trained:
+    """How weights were trained, as far as it is known."""
+
+    steps: int | None = field(default=None, metadata={"help": "optimizer steps"})
+    seed: int | None = field(default=None, metadata={"help": "of weights, data order and noise"})
+    selected: str = field(default="", metadata={"help": "how they were chosen among the checkpoints of their run"})
+    opframe: str = field(default="", metadata={"help": "the version that trained them"})
+
+
+@frozen(kw_only=True)
 class Header:
-    """What a weights folder says of its weights: enough to build their network."""
+    """What a weights folder says of its weights: enough to build their network, and to forecast in physical units."""
 
     format: Literal[1] = field(default=1, metadata={"help": "of this file"})
     backbone: Backbone = field(metadata={"help": "the network"})
     fields: Fields = field(metadata={"help": "what it maps to what"})
-    origin: Origin = field(metadata={"help": "where the weights come from"})
-    normalization: tuple[DatasetNormalization, ...] = field(
-        default=(), metadata={"help": "what the data of each dataset were normalised by, where they were"}
+    normalizer: Normalizer | None = field(
+        default=None, metadata={"help": "of the data, before the network (default: they are as they are)"}
     )
+    datasets: tuple[DatasetRecord, ...] = field(
+        default=(), metadata={"help": "what they were trained on, in the order of fields.datasets, where it is known"}
+    )
+    trained: Trained | None = field(default=None, metadata={"help": "how they were trained, where it is known"})
+    origin: Origin = field(metadata={"help": "where the weights come from"})
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the network was trained on data that a normalizer has changed."""
+        return self.normalizer is not None and self.normalizer.changes
 
     def __attrs_post_init__(self) -> None:
-        known = [item.dataset for item in self.normalization]
-        if known and self.origin.normalization == "none":
-            raise ValueError("[[normalization]] has numbers, but origin.normalization = 'none'")
-        if known and sorted(known) != sorted(self.fields.datasets):
-            raise ValueError(
-                f"[[normalization]] is of {', '.join(known)}, but fields.datasets are {', '.join(self.fields.datasets)}"
-            )
+        known, titles = [item.title for item in self.datasets], self.fields.datasets
+        if known and sorted(known) != sorted(titles):
+            raise ValueError(f"[[datasets]] is of {', '.join(known)}, but fields.datasets are {', '.join(titles)}")
         width = len(self.fields.channels)
-        if wide := [item for item in self.normalization if len(item.channels) > width]:
-            raise ValueError(f"[[normalization]]: {wide[0].dataset} has {len(wide[0].channels)} channels of {width}")
+        if wide := [item for item in self.datasets if len(item.channels) > width]:
+            raise ValueError(f"[[datasets]]: {wide[0].title} has {len(wide[0].channels)} channels of {width}")
+        for item in self.datasets:
+            if self.normalizer is None or not self.normalised:
+                if item.state:
+                    raise ValueError(f"[[datasets]]: {item.title} has a state, but there is no normalizer to take it")
+                continue
+            try:
+                item.normalization(self.normalizer, self.fields.grid)
+            except ValueError as error:
+                raise ValueError(f"[[datasets]]: {item.title}: {error}") from error
 
 
 @frozen(kw_only=True, eq=False)
-class Pretrained:
+class Weights:
     """Weights by their names in the network's state dict, their header, and where they were read."""
 
     location: str
@@ -90,9 +112,7 @@ def now() -> str:
 def header_toml(header: Header) -> str:
     """The header as TOML: `config.toml` of a weights folder, `model.toml` of a run."""
     tables = to_tables(header)
-    if not header.normalization:
-        del tables["normalization"]  # so that an opframe that does not know the key reads such weights, and no others
-    return tomli_w.dumps(tables)
+    return tomli_w.dumps({key: value for key, value in tables.items() if value != []})
 
 
 def parse_header(content: bytes, catalog: Catalog, place: str) -> Header:
@@ -104,14 +124,14 @@ def parse_header(content: bytes, catalog: Catalog, place: str) -> Header:
     if "format" not in tables:
         raise WeightsError(f"{place}: does not describe weights, it has no 'format'; export a run to get such a file")
     try:
-        header: Header = make_converter(catalog).structure(tables, Header)
+        header: Header = make_converter(catalog).structure(current(tables), Header)
     except ProblemsError as error:
         lines = "".join(f"\n  {': '.join(filter(None, (item.place, item.message)))}" for item in error.problems)
         raise WeightsError(f"{place} does not describe weights that can be used here:{lines}") from None
     return header
 
 
-def read_pretrained(where: str | Path, catalog: Catalog, checkpoint: str = "latest") -> Pretrained:
+def read_pretrained(where: str | Path, catalog: Catalog, checkpoint: str = "latest") -> Weights:
     """Read a weights folder, or a checkpoint of a run folder: the `latest`, the `best` by test error, or a step.
 
     `where` is a path, a URL for fsspec, or `org/name` of a Hugging Face repository; a run folder is local.
@@ -119,11 +139,12 @@ def read_pretrained(where: str | Path, catalog: Catalog, checkpoint: str = "late
     """
     location, header = resolve_folder(where), read_header(where, catalog)
     if not is_run(location):
-        return Pretrained(location=location, header=header, weights=_read_weights(location))
+        return Weights(location=location, header=header, weights=_read_weights(location))
     chosen = chosen_checkpoint(Path(location), checkpoint)
-    origin = evolve(header.origin, notes=(*header.origin.notes, _CHECKPOINT + chosen.how))
+    origin = evolve(header.origin, notes=(*header.origin.notes, f"{_CHECKPOINT}{chosen.path.name}, {chosen.how}"))
+    trained = evolve(header.trained or Trained(), steps=chosen.step, selected=chosen.how)
     weights = read_checkpoint(chosen.path)
-    return Pretrained(location=str(chosen.path), header=evolve(header, origin=origin), weights=weights)
+    return Weights(location=str(chosen.path), header=evolve(header, origin=origin, trained=trained), weights=weights)
 
 
 def read_header(where: str | Path, catalog: Catalog) -> Header:
@@ -139,12 +160,12 @@ def read_header(where: str | Path, catalog: Catalog) -> Header:
 
 def _completed(header: Header, run: Path) -> Header:
     """With the numbers that the data of a run were normalised by, if its data cache alone has them."""
-    if header.origin.normalization == "none" or header.normalization:
+    if not header.normalised or header.datasets:
         return header
     width = len(header.fields.channels)
-    found = {item.dataset: item for item in recovered(run) if len(item.channels) <= width}
+    found = {item.title: item for item in recovered(run) if len(item.channels) <= width}
     known = tuple(found[title] for title in header.fields.datasets if title in found)
-    return evolve(header, normalization=known) if len(known) == len(header.fields.datasets) else header
+    return evolve(header, datasets=known) if len(known) == len(header.fields.datasets) else header
 
 
 def _read_header(where: str, place: str) -> bytes:
@@ -215,12 +236,12 @@ def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def build_network(pretrained: Pretrained) -> nn.Module:
+def build_network(weights: Weights) -> nn.Module:
     """The network of a header with its weights, in evaluation mode. Raises WeightsError where they do not fit."""
     with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten: leave the caller's numbers alone
-        network = building.build_network(pretrained.header.backbone, pretrained.header.fields)
-    check_fit(network.state_dict(), pretrained.weights, pretrained.location)
-    network.load_state_dict(pretrained.weights)
+        network = building.build_network(weights.header.backbone, weights.header.fields)
+    check_fit(network.state_dict(), weights.weights, weights.location)
+    network.load_state_dict(weights.weights)
     return network.eval()
 
 

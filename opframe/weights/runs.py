@@ -24,6 +24,7 @@ class Chosen:
     """A checkpoint of a run, and in words how it came to be chosen."""
 
     path: Path
+    step: int
     how: str
 
 
@@ -37,7 +38,7 @@ def chosen_checkpoint(run: Path, which: str = "latest") -> Chosen:
         raise WeightsError(f"{run}: the run has no checkpoint yet")
     step, how = _chosen(run, folder, which)
     path = folder / f"step-{step:08d}"
-    return Chosen(path=path, how=f"{path.name}, {how}")
+    return Chosen(path=path, step=step, how=how)
 
 
 def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:

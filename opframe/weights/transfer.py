@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from opframe.config.building import blamed
 from opframe.weights.location import WeightsError
-from opframe.weights.pretrained import Pretrained
+from opframe.weights.pretrained import Weights
 from opframe_registry import Backbone, Change, ConfigError, Fields, PluginError, did_you_mean
 
 Status = Literal["copied", "adapted", "fresh", "unused"]
@@ -86,7 +86,7 @@ def transfer(
     backbone: Backbone,
     network: nn.Module,
     fields: Fields,
-    pretrained: Pretrained,
+    pretrained: Weights,
     components: Sequence[str] | Literal["all"] = "all",
 ) -> Transfer:
     """Load what fits of trained weights into `network`, which `backbone` has built for `fields`.
@@ -142,7 +142,7 @@ def part_of(backbone: Backbone, name: str) -> str:
     return next(found, "other")
 
 
-def _take(backbone: Backbone, name: str, fresh: Tensor, fields: Fields, pretrained: Pretrained) -> Entry:
+def _take(backbone: Backbone, name: str, fresh: Tensor, fields: Fields, pretrained: Weights) -> Entry:
     """Load one tensor, if there is one for it that fits."""
     part = part_of(backbone, name)
     weight = pretrained.weights.get(name)

@@ -129,8 +129,7 @@ def _by_letter(component: ArrayDataset, url: str, path: str, shape: tuple[int, .
     named = f"'{path}'" if path else "the array"
     if len(shape) != len(axes):
         raise DataError(
-            f"{url}: {named} has shape {shape}, but axes = "
-            f"'{component.axes}' names {counted(len(axes), 'axis')}"
+            f"{url}: {named} has shape {shape}, but axes = '{component.axes}' names {counted(len(axes), 'axis')}"
         )
     for letter, length in zip(axes, shape, strict=True):
         if letter == "1" and length != 1:

@@ -194,6 +194,8 @@ class Normalizer(Component):
     """What the channels of a dataset are brought to before a model sees them, and back."""
 
     kind: ClassVar[str] = "normalizer"
+    changes: ClassVar[bool] = True
+    """Whether frames are changed at all; where they are not, nothing is learnt of data and nothing is applied."""
 
     @abstractmethod
     def build(self, metadata: Metadata) -> Normalization:

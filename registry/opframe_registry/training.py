@@ -139,7 +139,7 @@ class Normalization(Protocol):
         ...
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """What was learnt: a few small arrays by name."""
+        """What was learnt: a few small arrays of real numbers by name, which is kept with weights and in the cache."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -78,7 +78,9 @@ def test_every_window_lies_in_its_trajectory_and_every_one_that_does_is_reached(
     assert min(population.starts) >= 1
     reached = [(index, start) for index, count in enumerate(population.starts) for start in range(count)]
     assert [(source.number(index), start) for index, start in reached] == sorted(expected)
-    assert source.metadata.parameters["number"] == tuple(source.number(index) for index in range(len(population.starts)))
+    assert source.metadata.parameters["number"] == tuple(
+        source.number(index) for index in range(len(population.starts))
+    )
     for index, start in reached:
         values = source.read(index, start, start + size)[:, 0, 0, 0]
         assert values.tolist() == [1000 * source.number(index) + stride * (start + frame) for frame in range(size)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -21,7 +22,6 @@ from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.loading import batches, make_loader
 from opframe.mixture.order import GridOrder, order_by_grid
 from opframe.mixture.source import evaluation_mask, read_frames
-from opframe.mixture.statistics import Statistics
 from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.check import check
@@ -204,7 +204,7 @@ def test_resuming_in_the_middle_and_two_processes_give_the_same_weights(
 def test_evaluation_is_that_of_each_dataset_alone_at_its_own_grid(
     native: Path, catalog: Catalog, normalization: str
 ) -> None:
-    settings = (f"data.normalization={normalization}", f"data.cache={native.parent / 'cache'}")
+    settings = (f"normalizer.type={normalization}", f"data.cache={native.parent / 'cache'}")
     experiment = loaded(native, catalog, *settings)
     assembly.prepare_data(experiment, lambda *_: None)
     sources = assembly.open_sources(experiment)
@@ -228,14 +228,18 @@ def test_errors_count_at_every_point_of_data_that_are_not_resized(native: Path, 
 
 def test_data_of_any_grid_are_normalised_by_their_own_statistics(native: Path, catalog: Catalog) -> None:
     cache = native.parent / "cache"
-    experiment = loaded(native, catalog, "data.normalization=dataset", f"data.cache={cache}")
+    experiment = loaded(native, catalog, "normalizer.type=dataset", f"data.cache={cache}")
     assembly.prepare_data(experiment, lambda *_: None)
     sources = assembly.open_sources(experiment)
     source = sources.train[1]
-    known = Statistics(component=experiment.datasets[1], source=source, frames=10, cache=cache).read()
+    values = np.stack([source.read(number, 0, 10) for number in range(4)]).astype("f8")
+    known = {name: value.tolist() for name, value in source.normalization.state_dict().items()}
+    assert known == {
+        "mean": pytest.approx(values.mean((0, 1, 3, 4)), abs=1e-9),
+        "deviation": pytest.approx(values.std((0, 1, 3, 4)), rel=1e-9),
+    }
     frames = torch.stack([read_frames(source, number, 0, 10, sources.fields) for number in range(4)])
     assert frames.shape == (4, 10, 2, *FINE)
-    assert source.normalization == known
     assert torch.allclose(frames.mean((0, 1, 3, 4)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(frames.std((0, 1, 3, 4)), torch.ones(2), atol=1e-3)
 

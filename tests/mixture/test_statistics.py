@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 import torch
+from attrs import frozen
 from numpy.typing import NDArray
 
 from conftest import Command
 from opframe.config.settings import Experiment
 from opframe.mixture import statistics
-from opframe.mixture.normalization import Normalization
 from opframe.mixture.source import read_frames
+from opframe.mixture.statistics import Statistics
 from opframe.run import assembly
 from opframe.run.experiment import load_experiment
-from opframe_registry import Catalog, DataError, Fields
+from opframe_normalizers import MeanAndDeviation, Range, RootMeanSquare
+from opframe_normalizers.live import Linear, ToDeviation
+from opframe_prepared import Prepared
+from opframe_registry import (
+    Catalog,
+    ConfigError,
+    DataError,
+    Fields,
+    Metadata,
+    Normalization,
+    Normalizer,
+    PluginError,
+)
 from support import waves, write_prepared
 from tests.evaluation.test_evaluation import SumOfLastTwo, evaluator
-from tests.mixture.test_data_protocol import in_memory
+from tests.mixture.test_data_protocol import InMemory, in_memory
 
 
 def ignored(what: str, done: int, total: int) -> None:
@@ -41,7 +56,13 @@ def normalised(experiment: Path, catalog: Catalog) -> Experiment:
     write_prepared(folder / "other.h5", growing())
     with experiment.open("a") as file:
         file.write('[[zero_shot]]\ntype = "prepared"\nlabel = "other"\nurl = "other.h5"\ntest = 2\n')
-    return load_experiment(experiment, catalog, ["data.normalization=dataset", f"data.cache={folder / 'cache'}"])
+    return load_experiment(experiment, catalog, ["normalizer.type=dataset", f"data.cache={folder / 'cache'}"])
+
+
+def learnt(normalization: Normalization | None) -> dict[str, list[float]]:
+    """The numbers that frames are normalised by."""
+    assert normalization is not None
+    return {name: value.tolist() for name, value in normalization.state_dict().items()}
 
 
 def stored(experiment: Experiment) -> list[Path]:
@@ -57,9 +78,8 @@ def test_statistics_are_of_all_frames_of_the_training_trajectories(
     values = (1e4 + waves(6, 10, 16, channels=2) * np.array([1, 30], "f4"))[:4].astype("f8").reshape(-1, 2)
     known = sources.train[1].normalization
     assert known == sources.test[1].normalization
-    assert known is not None
-    assert known.mean == pytest.approx(values.mean(0), rel=1e-12)
-    assert known.deviation == pytest.approx(values.std(0), rel=1e-9)
+    assert learnt(known)["mean"] == pytest.approx(values.mean(0), rel=1e-12)
+    assert learnt(known)["deviation"] == pytest.approx(values.std(0), rel=1e-9)
 
 
 def test_a_training_window_has_mean_0_and_deviation_1_and_its_padding_is_untouched(normalised: Experiment) -> None:
@@ -79,9 +99,7 @@ def test_zero_shot_data_go_by_the_history_that_a_model_is_given(normalised: Expe
     assembly.prepare_data(normalised, ignored)
     values = growing()[1:, :, :, :4].astype("f8")
     known = assembly.open_sources(normalised).zero_shot[0].normalization
-    assert known is not None
-    assert known.mean == pytest.approx([values.mean()])
-    assert known.deviation == pytest.approx([values.std()])
+    assert learnt(known) == {"mean": pytest.approx([values.mean()]), "deviation": pytest.approx([values.std()])}
 
 
 def test_statistics_are_computed_once_and_again_when_the_data_change(normalised: Experiment) -> None:
@@ -99,8 +117,7 @@ def test_statistics_are_computed_once_and_again_when_the_data_change(normalised:
     assembly.prepare_data(normalised, ignored)
     assert len(stored(normalised)) == 4
     known = assembly.open_sources(normalised).train[0].normalization
-    assert known is not None
-    assert known.deviation == pytest.approx([2**0.5], rel=1e-3)
+    assert learnt(known)["deviation"] == pytest.approx([2**0.5], rel=1e-3)
 
 
 @pytest.mark.parametrize("change", [{"stride": 2}, {"exclude": (1,)}, {"test": 3}, {"train": 2}])
@@ -125,6 +142,111 @@ def test_a_value_that_is_not_finite_is_named(normalised: Experiment) -> None:
     assert not (Path(normalised.data.cache) / "statistics").exists()
 
 
+def test_missing_values_are_left_out_and_others_must_be_finite(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(5, 2, (2, 6, 2, 4, 4)).astype("f4")
+    values[:, :, 1, :2] = -9999
+    values[1, 3:] = np.inf  # beyond the end of the second trajectory
+    plain = in_memory(values)
+    metadata = attrs.evolve(plain.metadata, missing=-9999.0, lengths=(6, 3))
+    known = Statistics(
+        component=Prepared(url="nothing.h5", channels=("a", "b")),
+        source=attrs.evolve(plain, trajectories=InMemory(metadata, values)),
+        frames=6,
+        cache=tmp_path,
+        normalizer=MeanAndDeviation(),
+    )
+    known.prepare(ignored)
+    seen = np.concatenate([values[0], values[1, :3]]).astype("f8")
+    first, second = seen[:, 0], seen[:, 1, 2:]
+    found = learnt(known.read())
+    assert found["mean"] == pytest.approx([first.mean(), second.mean()], rel=1e-12)
+    assert found["deviation"] == pytest.approx([first.std(), second.std()], rel=1e-9)
+    values[0, 2, 1, 3, 3] = np.inf
+    with pytest.raises(DataError, match=r"holds inf in frame 2, channel 'c1', at grid point \(3, 3\)"):
+        attrs.evolve(known, frames=5).prepare(ignored)
+
+
+def test_each_normalizer_has_statistics_of_its_own(normalised: Experiment) -> None:
+    for normalizer in (Range(), Range(lowest=0), RootMeanSquare()):
+        assembly.prepare_data(attrs.evolve(normalised, normalizer=normalizer), ignored)
+    assert len(stored(normalised)) == 9
+    sources = assembly.open_sources(attrs.evolve(normalised, normalizer=Range(lowest=0)))
+    frames = torch.stack([read_frames(sources.train[1], index, 0, 10, sources.fields) for index in range(4)])
+    assert frames.amin((0, 1, 3, 4)).tolist() == [0, 0]
+    assert frames.amax((0, 1, 3, 4)).tolist() == [1, 1]
+    with pytest.raises(DataError, match=r"normalizer.type = 'dataset', but the statistics .* not known"):
+        assembly.open_sources(normalised)
+
+
+class Odd:
+    """A normalization that fails at what it is asked for."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def fit(self, frames: Iterable[torch.Tensor]) -> None:
+        if self.fault == "fit":
+            raise RuntimeError("out of ideas")
+
+    def apply(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames[:1] if self.fault == "apply" else frames
+
+    def restore(self, frames: torch.Tensor) -> torch.Tensor | None:
+        return None if self.fault == "restore" else frames.clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": 3.0} if self.fault == "state_dict" else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.fault == "load_state_dict":
+            raise KeyError("mean")
+
+
+@frozen(kw_only=True)
+class OddNormalizer(Normalizer):
+    """Fails."""
+
+    name = "odd"
+    fault: str
+
+    def build(self, metadata: Metadata) -> Odd:
+        return Odd(self.fault)
+
+
+FAULTS = {
+    "fit": "fit raised RuntimeError: out of ideas",
+    "state_dict": "state_dict has a float; expected tensors",
+    "load_state_dict": "load_state_dict raised KeyError",
+    "apply": r"apply returned \(1, 1, 16, 16\); expected frames \(3, 1, 16, 16\)",
+    "restore": "restore returned NoneType; expected frames",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_normalizer_that_is_wrong_is_named(fault: str, normalised: Experiment) -> None:
+    experiment = attrs.evolve(normalised, normalizer=OddNormalizer(fault=fault))
+    with pytest.raises(PluginError, match=f"normalizer 'odd' of the plugin .*{FAULTS[fault]}"):
+        assembly.prepare_data(experiment, ignored)
+        source, fields = assembly.open_sources(experiment).train[0], Fields(channels=("a",), grid=(16, 16), history=3)
+        source.physical(read_frames(source, 0, 0, 3, fields)[None])
+
+
+def test_the_old_key_means_the_same_and_is_said_once(
+    experiment: Path, catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = load_experiment(experiment, catalog, ["data.normalization=dataset"])
+    assert loaded.normalizer == MeanAndDeviation()
+    said = "data.normalization is now a table: [normalizer] type = 'dataset'; it means the same"
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+    for word in ("none", "dataset"):
+        both = [f"data.normalization={word}", f"normalizer.type={word}"]
+        assert load_experiment(experiment, catalog, both).normalizer.name == word
+    with pytest.raises(ConfigError, match=r"data.normalization = 'none' is an old key .* is 'rms'; leave out"):
+        load_experiment(experiment, catalog, ["data.normalization=none", "normalizer.type=rms"])
+    with pytest.raises(ConfigError, match=r"unknown normalizer 'datset'; did you mean 'dataset'"):
+        load_experiment(experiment, catalog, ["data.normalization=datset"])
+
+
 def test_damaged_statistics_are_an_error_that_says_what_to_do(normalised: Experiment) -> None:
     assembly.prepare_data(normalised, ignored)
     for path in stored(normalised):
@@ -135,18 +257,19 @@ def test_damaged_statistics_are_an_error_that_says_what_to_do(normalised: Experi
 
 def test_a_constant_channel_is_only_shifted(catalog: Catalog, tmp_path: Path, experiment: Path) -> None:
     write_prepared(experiment.parent / "one.h5", np.full((6, 16, 16, 12, 1), 0.1, "f4"))
-    overrides = ["data.normalization=dataset", f"data.cache={tmp_path / 'cache'}"]
+    overrides = ["normalizer.type=dataset", f"data.cache={tmp_path / 'cache'}"]
     given = load_experiment(experiment, catalog, overrides)
     assembly.prepare_data(given, ignored)
     known = assembly.open_sources(given).train[0].normalization
-    assert known is not None
-    assert (known.mean, known.deviation) == ((pytest.approx(0.1),), (1.0,))
+    assert learnt(known) == {"mean": [pytest.approx(0.1)], "deviation": [1.0]}
 
 
 def test_a_model_sees_normalised_data_and_errors_are_in_physical_units() -> None:
     """Persistence and the line through two frames do not depend on units, the sum of two frames does."""
     plain = evaluator()
-    source = attrs.evolve(plain.sources[0], normalization=Normalization(mean=(100.0, 7.0), deviation=(4.0, 2.0)))
+    known = Linear(plain.sources[0].metadata, ToDeviation())
+    known.load_state_dict({"mean": torch.tensor([100.0, 7.0]), "deviation": torch.tensor([4.0, 2.0])})
+    source = attrs.evolve(plain.sources[0], normalization=known)
     one = plain.evaluate(SumOfLastTwo(1)).datasets[0].scores
     two = attrs.evolve(plain, sources=[source]).evaluate(SumOfLastTwo(1)).datasets[0].scores
     for name in ("persistence", "linear"):
@@ -167,7 +290,7 @@ def test_normalisation_leaves_data_without_it_bit_for_bit_as_they_were() -> None
 def test_a_normalised_run_says_what_it_prepares_and_reports_physical_errors(
     normalised: Experiment, experiment: Path, opframe: Command
 ) -> None:
-    options = ("--set", "data.normalization=dataset", "--set", f"data.cache={normalised.data.cache}")
+    options = ("--set", "normalizer.type=dataset", "--set", f"data.cache={normalised.data.cache}")
     unknown = opframe("check", experiment, *options)
     assert unknown.returncode == 0, unknown.stderr
     words = "its statistics are not known yet; 'opframe run' computes them, once, from"

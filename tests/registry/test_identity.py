@@ -19,6 +19,7 @@ from opframe.mixture.statistics import Statistics
 from opframe.readers.solved import solved_path
 from opframe.tools.packing import Packing
 from opframe.tools.selection import Part
+from opframe_normalizers import MeanAndDeviation
 from opframe_registry import Catalog, DataError, Dataset, Location, Metadata, Split, Trajectories
 from remote_support import one
 from servers import FileServer
@@ -82,8 +83,10 @@ def test_statistics_and_packed_files_that_were_made_before_are_found(
     kept.parent.mkdir(parents=True)
     kept.write_text('{"mean": [1.0, 2.0], "deviation": [3.0, 4.0]}')
     source = attrs.evolve(part.source, excluded=(1,))
-    statistics = Statistics(component=component, source=source, frames=12, cache=Path("cache"))
-    assert statistics.read().mean == (1.0, 2.0)
+    statistics = Statistics(
+        component=component, source=source, frames=12, cache=Path("cache"), normalizer=MeanAndDeviation()
+    )
+    assert statistics.read().state_dict()["mean"].tolist() == [1.0, 2.0]
 
 
 PLACE = Location("a/{split}.h5")
@@ -176,7 +179,7 @@ def test_a_server_that_does_not_answer_is_an_error(
 
 def described(component: Dataset, cache: Path) -> Statistics:
     source = Source(title="it", weight=1.0, rollout=1, trajectories=Described())
-    return Statistics(component=component, source=source, frames=12, cache=cache)
+    return Statistics(component=component, source=source, frames=12, cache=cache, normalizer=MeanAndDeviation())
 
 
 @pytest.mark.parametrize("where", ["pattern", "remote"])
@@ -210,6 +213,6 @@ def test_statistics_that_were_kept_without_stamps_become_those_of_the_files_that
     assert not statistics.known
     os.utime(earlier, ns=(1, file.stat().st_mtime_ns + 1))
     statistics.prepare(lambda *_: None)
-    assert statistics.read().mean == (1.0, 2.0)
+    assert statistics.read().state_dict()["mean"].tolist() == [1.0, 2.0]
     os.utime(file, ns=(1, 1))
     assert not statistics.known

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from torch import nn
 
 from opframe.weights.location import WeightsError
-from opframe.weights.pretrained import Header, Origin, Pretrained
+from opframe.weights.pretrained import Header, Origin, Weights
 from opframe.weights.transfer import Transfer, transfer
 from opframe_pot import DPOT, MoEPOT
 from opframe_registry import Adapted, Backbone, Change, ConfigError, Fields, PluginError
@@ -22,7 +22,7 @@ MIXTURE = MoEPOT(width=16, depth=2, heads=2, patch=4)
 FIELDS = Fields(channels=("u", "v"), grid=(16, 16), history=4, horizon=1)
 
 
-def trained(backbone: Backbone = SMALL, fields: Fields = FIELDS) -> Pretrained:
+def trained(backbone: Backbone = SMALL, fields: Fields = FIELDS) -> Weights:
     """Weights as if they had been trained: every number differs from a fresh one."""
     torch.manual_seed(1)
     weights = backbone.build(fields).state_dict()
@@ -30,7 +30,7 @@ def trained(backbone: Backbone = SMALL, fields: Fields = FIELDS) -> Pretrained:
         if weight.is_floating_point():
             weight += torch.randn(weight.shape)
     header = Header(backbone=backbone, fields=fields, origin=Origin(source="a test"))
-    return Pretrained(location="source", header=header, weights=weights)
+    return Weights(location="source", header=header, weights=weights)
 
 
 def fresh_network(backbone: Backbone, fields: Fields) -> nn.Module:
@@ -39,7 +39,7 @@ def fresh_network(backbone: Backbone, fields: Fields) -> nn.Module:
 
 
 def carried_over(
-    source: Pretrained, backbone: Backbone, fields: Fields, components: Any = "all"
+    source: Weights, backbone: Backbone, fields: Fields, components: Any = "all"
 ) -> tuple[Transfer, nn.Module]:
     """The transfer into a fresh network, after checks that hold for every one."""
     network = fresh_network(backbone, fields)

@@ -97,7 +97,7 @@ def test_a_loaded_network_predicts_as_before_and_leaves_random_numbers_alone(fol
     torch.manual_seed(5)
     network = load_pretrained(str(folder))
     assert torch.equal(torch.rand(3), undisturbed)
-    assert not network.training
+    assert not network.network.training
     assert torch.equal(prediction(network), expected_prediction())
 
 
@@ -314,4 +314,4 @@ def test_what_the_page_on_weights_says_works(tmp_path: Path, opframe: Call, monk
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(program, names)
-    assert names["prediction"].shape == (8, 1, 3, 32, 32)
+    assert names["future"].shape == (8, 20, 3, 32, 32)
