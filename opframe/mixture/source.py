@@ -28,7 +28,8 @@ _PIECE = 2**19  # bytes that are copied at a time
 class Source:
     """One opened dataset of the mixture, of which every `stride`-th frame is used and some trajectories are not.
 
-    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending.
+    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending,
+    and so are `held_out`, which are left out as well because validation goes by them.
     With a `normalization`, a model sees the channels in its units.
     """
 
@@ -40,16 +41,20 @@ class Source:
     excluded: tuple[int, ...] = ()
     resize: Resize = "bilinear"
     normalization: Normalization | None = None
+    held_out: tuple[int, ...] = ()
 
     @cached_property
     def metadata(self) -> Metadata:
-        return without(thinned(self.trajectories.metadata, self.stride), self.excluded)
+        return without(thinned(self.trajectories.metadata, self.stride), self.excluded + self.held_out)
 
     def number(self, trajectory: int) -> int:
         """The dataset's own number of a trajectory that is used."""
-        for excluded in self.excluded:
-            trajectory += excluded <= trajectory
-        return trajectory
+        return self._used[trajectory] if self.excluded or self.held_out else trajectory
+
+    @cached_property
+    def _used(self) -> tuple[int, ...]:
+        unused = {*self.excluded, *self.held_out}
+        return tuple(number for number in range(self.trajectories.metadata.trajectories) if number not in unused)
 
     def read(self, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
         """Frames [start, stop) of one trajectory, shape (T, C, *native grid)."""

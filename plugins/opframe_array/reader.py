@@ -9,7 +9,7 @@ import numpy as np
 from opframe.console import counted
 from opframe.files.location import NoArrayError, each, find_files, require_real
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
-from opframe.readers.splits import chosen, share
+from opframe.readers.splits import chosen, place, share
 from opframe.readers.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
     axes = letters(component.axes)
-    url = component.url.replace("{split}", split)
+    url = place(component.url, split)
     files = _files(component, url) if "*" in url else [url]
     stores = Stores()
     lengths = _lengths(component, stores, files[0], axes)
