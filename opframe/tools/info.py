@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from opframe.console import bytes_in_words
+from opframe.console import bytes_in_words, counted
 from opframe.tools.selection import Part
 from opframe_registry.metadata import boundary_in_words
 from opframe_registry import Metadata
+
+_SHOWN = 12  # numbers of trajectories in a row
 
 
 def facts(part: Part, frames: int | None) -> dict[str, str]:
@@ -25,10 +27,17 @@ def facts(part: Part, frames: int | None) -> dict[str, str]:
         "source": metadata.source,
         "licence": metadata.license,
         "left out": ", ".join(map(str, part.excluded)),
+        "held out": _held_out(part.held_out),
         "rule": metadata.split,
         "data": _amount(metadata, frames),
     }
     return {name: words for name, words in rows.items() if words}
+
+
+def _held_out(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    shown = ", ".join(map(str, numbers[:_SHOWN]))
+    return f"{counted(len(numbers), 'trajectory')} for validation: {shown}{more}" if numbers else ""
 
 
 def _channels(metadata: Metadata) -> list[str]:
