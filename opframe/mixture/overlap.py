@@ -11,11 +11,11 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from opframe.mixture.fingerprints import Fingerprints, first_frames
+from opframe.mixture.source import numbers_in_words
 from opframe_registry import Progress, Split, Trajectories
 
 _ALIKE = 0.01  # of the spread in space: trajectories that begin equal and end closer than that are the same
 _POINTS = 256  # at which they are compared, in each channel
-_SHOWN = 12  # numbers of trajectories in a sentence
 
 
 @frozen(kw_only=True)
@@ -43,8 +43,8 @@ class Overlap:
     def words(self) -> str:
         """What was found, in a sentence."""
         those = f"{len(self.trajectories)} of {self.count} {'zero-shot' if self.zero_shot else self.split} trajectories"
-        those += f" of {self.evaluated} ({_few(self.trajectories)})"
-        others = f"{self.used} trajectories of {self.trained} ({_few(self.training_trajectories)})"
+        those += f" of {self.evaluated} ({numbers_in_words(self.trajectories)})"
+        others = f"{self.used} trajectories of {self.trained} ({numbers_in_words(self.training_trajectories)})"
         if not self.same:
             return f"{those} begin with the same frame as {others} and go on otherwise."
         how = "TRAINED ON" if self.used == "training" else "VALIDATED BY"
@@ -65,11 +65,6 @@ class Compared:
     use: Split
     zero_shot: bool = False
     held_out: bool = False
-
-
-def _few(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
 def find_overlaps(used: Sequence[Compared], evaluated: Sequence[Compared], progress: Progress) -> list[Overlap]:

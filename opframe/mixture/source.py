@@ -22,6 +22,7 @@ from opframe.mixture.resizing import resize
 from opframe_registry import ConfigError, DataError, Dataset, Fields, Metadata, Population, Split, Trajectories
 
 _PIECE = 2**19  # bytes that are copied at a time
+_SHOWN = 12  # numbers of trajectories in a line
 
 
 @frozen(kw_only=True)
@@ -156,10 +157,16 @@ def left_out(sources: Sequence[Source]) -> list[str]:
     """One line for each dataset of which trajectories are excluded, for the log."""
     return [
         f"{source.title}: training without {len(source.excluded)} of {source.trajectories.metadata.trajectories} "
-        f"trajectories: {', '.join(map(str, source.excluded))}"
+        f"trajectories: {numbers_in_words(source.excluded)}"
         for source in sources
         if source.excluded
     ]
+
+
+def numbers_in_words(numbers: Sequence[int]) -> str:
+    """Numbers of trajectories, the first few of many."""
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
 def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[str, ...]:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from opframe.console import counted
-from opframe.mixture.source import Source
+from opframe.mixture.source import Source, numbers_in_words
 from opframe_registry import DataError
-
-_SHOWN = 12  # numbers of trajectories in a line
 
 
 def held_out(wanted: float, count: int) -> tuple[int, ...]:
@@ -57,5 +55,5 @@ def _of(source: Source, validation: Source | None) -> str:
     count = validation.metadata.trajectories
     if not source.held_out:
         return f"validation by {counted(count, 'trajectory')} of its validation split"
-    shown = ", ".join(map(str, source.held_out[:_SHOWN])) + (" …" if count > _SHOWN else "")
-    return f"validation by {count} of {count + source.metadata.trajectories} training trajectories, held out: {shown}"
+    whole, numbers = count + source.metadata.trajectories, numbers_in_words(source.held_out)
+    return f"validation by {count} of {whole} training trajectories, held out: {numbers}"

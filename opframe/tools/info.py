@@ -7,11 +7,10 @@ from math import prod
 from pathlib import Path
 
 from opframe.console import bytes_in_words, counted
+from opframe.mixture.source import numbers_in_words
 from opframe.tools.selection import Part
 from opframe_registry.metadata import boundary_in_words
 from opframe_registry import Metadata
-
-_SHOWN = 12  # numbers of trajectories in a row
 
 
 def facts(part: Part, frames: int | None) -> dict[str, str]:
@@ -35,9 +34,7 @@ def facts(part: Part, frames: int | None) -> dict[str, str]:
 
 
 def _held_out(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    shown = ", ".join(map(str, numbers[:_SHOWN]))
-    return f"{counted(len(numbers), 'trajectory')} for validation: {shown}{more}" if numbers else ""
+    return f"{counted(len(numbers), 'trajectory')} for validation: {numbers_in_words(numbers)}" if numbers else ""
 
 
 def _channels(metadata: Metadata) -> list[str]:

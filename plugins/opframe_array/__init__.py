@@ -37,13 +37,15 @@ class ArrayDataset(Dataset):
     `axes` gives a letter for each axis in the order in which they are stored: n trajectory, t time, c channel,
     x y z space, 1 for an axis of length one; "n t x y c" is an array of shape (N, T, X, Y, C). Without n, each file
     is one trajectory. The URL may hold `*`, for many files, which are taken in the order of their names, and
-    `{split}`, for train or test, and for validation, or valid, where there are such files. Without `{split}` the first `train` trajectories are for training and the last
-    `test` ones for evaluation.
+    `{split}`, for train or test, and for validation, or valid, where there are such files. Without `{split}` the first
+    `train` trajectories are for training and the last `test` ones for evaluation.
     """
 
     name: ClassVar[str] = "array"
     url: Location = field(
-        metadata={"help": ".npy, .zarr, .h5 or .mat; * is any part of a name, {split} becomes train, test or validation"}
+        metadata={
+            "help": ".npy, .zarr, .h5 or .mat; * is any part of a name, {split} becomes train, test or validation"
+        }
     )
     axes: str = field(metadata={"help": "a letter for each axis, in order: n t c x y z, 1 for length one"})
     path: str = field(default="", metadata={"help": "path of the array inside an HDF5, Zarr or MATLAB file"})

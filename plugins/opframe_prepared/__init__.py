@@ -28,7 +28,9 @@ class Prepared(Dataset):
     """
 
     name: ClassVar[str] = "prepared"
-    url: Location = field(metadata={"help": "HDF5 file, or folder of data_{i}.hdf5; {split} becomes train, test or validation"})
+    url: Location = field(
+        metadata={"help": "HDF5 file, or folder of data_{i}.hdf5; {split} becomes train, test or validation"}
+    )
     channels: tuple[str, ...] | None = field(default=None, metadata={"help": "channel names, in the file's order"})
     predicted: tuple[str, ...] | None = field(
         default=None, metadata={"help": "channels that are predicted (default: all)"}
