@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_support import Command, command
 from opframe.mixture.validation import held_out, in_words
+from opframe.processes import Processes
 from opframe.run import assembly
+from opframe.run.checkpoint import Checkpoints
 from opframe.run.experiment import load_experiment
-from opframe.weights.checkpoints import read_best
+from opframe.weights.checkpoints import CheckpointRecord, read_best
 from opframe.weights.runs import chosen_checkpoint
 from opframe_registry import Catalog, ConfigError, DataError
 from plugin_support import install
@@ -183,3 +186,19 @@ def test_what_would_leave_nothing_to_train_on_is_refused(experiment: Path, catal
         assembly.open_sources(own)
     with pytest.raises(ConfigError, match=r"data: validation = 1\.5: expected a whole number of trajectories"):
         load_experiment(experiment, catalog, ["data.validation=1.5"])
+
+
+def test_errors_on_other_data_are_not_compared(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 1, Processes(rank=0, count=1, device=torch.device("cpu")))
+    records = [
+        CheckpointRecord(step=1, processes=1, error=0.1),  # by test data, as it was before there were validation data
+        CheckpointRecord(step=2, processes=1, error=0.3, split="validation"),
+        CheckpointRecord(step=3, processes=1, error=0.4, split="validation"),
+        CheckpointRecord(step=4, processes=1, error=None, split="validation"),
+    ]
+    found = []
+    for record in records:
+        checkpoints.save({"weight": torch.ones(2)}, record)
+        found.append(read_best(tmp_path))
+    assert found == [records[0], records[1], records[1], records[1]]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004"]
