@@ -42,7 +42,7 @@ PHASES = {
     "reading a batch": Phase(slow="opframe.mixture.source:Source.read", after=9, step=2),
     "evaluating in training": Phase(
         slow="opframe.evaluation.protocol:Evaluator.read",
-        options=("trainer.evaluate_every=3", "data.validation=1"),
+        options=("trainer.evaluate_every=3", "data.validation=2"),
         step=3,
     ),
     "evaluating at the end": Phase(slow="opframe.evaluation.protocol:Evaluator.read", how="in_a_library"),
@@ -171,7 +171,7 @@ PARALLEL = {
     "evaluating in training": Phase(
         slow="opframe.evaluation.protocol:Evaluator.read",
         how="briefly",
-        options=("trainer.evaluate_every=3", "data.validation=1"),
+        options=("trainer.evaluate_every=3", "data.validation=2"),
         step=3,
     ),
 }
