@@ -105,7 +105,7 @@ def test_fine_tuning_fits_what_the_default_pre_training_leaves(
         experiment.data.history,
     )
     network = build_backbone(experiment, fields)
-    sources = Sources(train=(), test=(), zero_shot=(), fields=fields)
+    sources = Sources(train=(), validation=(), test=(), zero_shot=(), fields=fields)
     transferred = initialise(experiment, network, sources, catalog)
     assert transferred is not None
     fresh = {entry.part for entry in transferred.entries if entry.status == "fresh"}

@@ -14,7 +14,6 @@ from opframe_registry import ConfigError, discover
 
 if TYPE_CHECKING:
     from opframe.tools.selection import Part, Selection
-    from opframe_registry import Dataset, Split
 
 BAD = 2
 """Exit code for data that should not be used."""
@@ -90,16 +89,9 @@ def _info(arguments: argparse.Namespace) -> int:
     if not arguments.where.endswith(".toml"):
         return 0 if show_path(arguments.where, catalog, console) else BAD
     selection = load_selection(Path(arguments.where), catalog, arguments.overrides)
-    shown = [show(component, splits, selection, console) for component, splits in _by_dataset(selection)]
+    shown = [show(component, None, selection, console) for component in selection.datasets]
+    shown += [show(component, ["test"], selection, console) for component in selection.zero_shot]
     return 0 if all(shown) else BAD
-
-
-def _by_dataset(selection: Selection) -> list[tuple[Dataset, list[Split]]]:
-    both: list[Split] = ["train", "test"]
-    return [
-        *((component, both) for component in selection.datasets),
-        *((component, both[1:]) for component in selection.zero_shot),
-    ]
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -212,9 +204,9 @@ def _fetch_one(arguments: argparse.Namespace) -> int:
 
 def _parts(arguments: argparse.Namespace, console: Console) -> tuple[list[Part], Selection]:
     """The opened splits of a config, prepared where they have to be, and the config."""
-    from opframe.tools.selection import load_selection, open_part, prepare, splits
+    from opframe.tools.selection import limited, load_selection, open_part, prepare, splits
 
     selection = load_selection(arguments.config, discover(), arguments.overrides)
-    chosen = splits(selection, getattr(arguments, "only", ()))
-    prepare(dict.fromkeys(component for component, _ in chosen), selection.cache, console)
-    return [open_part(component, split, selection) for component, split in chosen], selection
+    chosen = limited(selection, getattr(arguments, "only", ()))
+    prepare(chosen, selection.cache, console)
+    return [open_part(component, split, selection) for component, split in splits(selection, chosen)], selection

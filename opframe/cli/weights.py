@@ -35,7 +35,7 @@ def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--checkpoint",
         default="latest",
         metavar="WHICH",
-        help="latest (default), the number of a step, or best: selected by its error on the test data",
+        help="latest (default), the number of a step, or best: selected by its error on validation data",
     )
     export.set_defaults(command=_export)
     show = actions.add_parser("show", help="what weights are there")

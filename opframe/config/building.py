@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from attrs import frozen
@@ -77,6 +77,17 @@ def open_split(component: Dataset, split: Split, cache: Path) -> Trajectories:
     right = isinstance(metadata, Metadata) and callable(getattr(made, "read", None))
     _expect(right, component, "Trajectories, with 'metadata' and 'read'", made)
     return made
+
+
+def splits_of(component: Dataset) -> tuple[Split, ...]:
+    """The splits that a dataset comes with. Raises DataError or PluginError."""
+    with blamed(component, "splits"):
+        found = tuple(component.splits())
+    if not set(found) <= set(get_args(Split)):
+        raise PluginError(
+            f"{_named(component)}: splits returned {', '.join(map(str, found))}; there are {', '.join(get_args(Split))}"
+        )
+    return found
 
 
 def build_network(component: Backbone, fields: Fields) -> nn.Module:

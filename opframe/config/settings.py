@@ -53,6 +53,19 @@ class Data:
         default=16, validator=gt(0), metadata={"help": "samples of one optimizer step, over all processes"}
     )
     workers: int = field(default=0, validator=ge(0), metadata={"help": "loader threads for each training process"})
+    validation: float = field(
+        default=0.0,
+        validator=ge(0.0),
+        metadata={
+            "help": "training trajectories of each dataset held out for validation, a number or, below 1, a share; "
+            "not of data that come with a validation split"
+        },
+    )
+
+    @validation.validator
+    def _whole_or_share(self, attribute: Attribute[float], value: float) -> None:
+        if value >= 1 and not float(value).is_integer():
+            raise ValueError(f"validation = {value}: expected a whole number of trajectories, or a share below 1")
 
 
 @frozen(kw_only=True)
@@ -112,11 +125,15 @@ class Trainer:
     )
     log_every: int = field(default=10, validator=gt(0), metadata={"help": "steps between entries in the journal"})
     evaluate_every: int | None = field(
-        default=None, validator=optional(gt(0)), metadata={"help": "steps between evaluations (default: at the end)"}
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "steps between evaluations by validation trajectories (default: none)"},
     )
     checkpoint_every: int = field(default=500, validator=gt(0), metadata={"help": "steps between checkpoints"})
     keep: int = field(
-        default=2, validator=gt(0), metadata={"help": "newest checkpoints kept, besides that of the least test error"}
+        default=2,
+        validator=gt(0),
+        metadata={"help": "newest checkpoints kept, besides that of the least validation error"},
     )
 
 
@@ -128,13 +145,14 @@ class Evaluation:
     trajectories: int | None = field(
         default=None,
         validator=optional(gt(0)),
-        metadata={"help": "test trajectories of each dataset used during training (default: all)"},
+        metadata={"help": "validation trajectories of each dataset used during training (default: all)"},
     )
     figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
     overlap: bool = field(
         default=True,
         metadata={
-            "help": "say which test data are trained on; the first frame of every trajectory is read for it, once"
+            "help": "say which test or validation data are trained on; the first frame of every trajectory is read for "
+            "it, once"
         },
     )
 

@@ -18,7 +18,7 @@ from opframe.mixture.rollout import Forecast, model_forecast
 from opframe.mixture.source import Source, evaluation_mask, read_frames
 from opframe.processes import Processes
 from opframe.signals import Interrupted
-from opframe_registry import Conditions, Fields, Prediction
+from opframe_registry import Conditions, Fields, Prediction, Split
 
 _SHOWN = 5  # trajectories that a remark names
 
@@ -81,7 +81,7 @@ class Report:
 
 @frozen(kw_only=True)
 class Evaluator:
-    """Evaluates a backbone on the test split of every dataset, shared among the processes."""
+    """Evaluates a backbone on one split of every dataset, shared among the processes."""
 
     sources: Sequence[Source]
     zero_shot: Sequence[Source]
@@ -90,6 +90,7 @@ class Evaluator:
     batch_size: int
     bfloat16: bool = False
     limit: int | None = None
+    split: Split = "test"
 
     @torch.no_grad()
     def evaluate(self, backbone: nn.Module, signal: Callable[[], int | None] = lambda: None) -> Report:
@@ -119,10 +120,11 @@ class Evaluator:
     def _recognise(self, backbone: nn.Module, dataset: int, report: DatasetReport) -> DatasetReport:
         """Add what fraction of the trajectories the classification head assigns to their dataset."""
         right = torch.zeros((), device=self.processes.device)
+        number = self.fields.datasets.index(report.title)  # not all have validation data
         for trajectories in self._shares(report.trajectories):
             history, _ = self.read(self.sources[dataset], trajectories, frames=0)
             conditions = self.conditions(self.sources[dataset], trajectories)
-            right += (backbone(history, conditions).class_logits.argmax(1) == dataset).sum()
+            right += (backbone(history, conditions).class_logits.argmax(1) == number).sum()
         return attrs.evolve(report, recognised=self.processes.sum(right).item() / report.trajectories)
 
     def _dataset(
@@ -152,7 +154,7 @@ class Evaluator:
             time_step=source.metadata.time_step,
             history=self.fields.history,
             scores=scores,
-            remarks=_remarks(source, self.processes.sum(senseless).tolist()),
+            remarks=_remarks(source, self.split, self.processes.sum(senseless).tolist()),
         )
 
     def _shares(self, count: int) -> Iterator[range]:
@@ -187,7 +189,7 @@ class Evaluator:
         return attrs.evolve(self, limit=limit, zero_shot=())
 
 
-def _remarks(source: Source, senseless: list[list[int]]) -> tuple[str, ...]:
+def _remarks(source: Source, split: Split, senseless: list[list[int]]) -> tuple[str, ...]:
     """What to say of each channel of some of whose trajectories so many frames are zero everywhere, or too large."""
     remarks = []
     for index, channel in enumerate(source.metadata.channels):
@@ -196,10 +198,10 @@ def _remarks(source: Source, senseless: list[list[int]]) -> tuple[str, ...]:
             continue
         shown = ", ".join(f"{number} ({count} of {source.rollout})" for number, count in [*counts.items()][:_SHOWN])
         more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+        those = counted(len(counts), f"{split} trajectory")
         remarks.append(
             f"{source.title}: the true '{channel}' is zero everywhere, or too large to be squared, in frames of "
-            f"{counted(len(counts), 'test trajectory')}: {shown}{more}. A relative error says nothing there, and the "
-            "means above contain it."
+            f"{those}: {shown}{more}. A relative error says nothing there, and the means above contain it."
         )
     return tuple(remarks)
 

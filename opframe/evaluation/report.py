@@ -35,13 +35,26 @@ def make_tables(report: Report, console: Console) -> list[Table]:
     for zero_shot, items in groupby(report.datasets, lambda item: item.zero_shot):
         rows += [["zero-shot:"]] if zero_shot else []
         rows += [[item.title, *_numbers(item)] for item in items]  # no room for the number of frames
-    return tables_that_fit(console, "L2RE on held-out trajectories", head, rows)
+    return tables_that_fit(console, "L2RE on test trajectories", head, rows)
 
 
 def _numbers(item: DatasetReport) -> list[str]:
     steps = [f"{item.scores[name].step:.4f}" for name in _FORECASTS]
     fulls = [f"{item.scores[name].full:.4f}" for name in _FORECASTS]
     return [*steps, *fulls]
+
+
+def measured_on(report: Report, validation: Report | None) -> list[str]:
+    """How many trajectories the numbers are of, and what the validation data say of the same weights."""
+    lines = [f"Test trajectories: {_counts(report)}."]
+    if validation is not None:
+        error = f"mean error of the roll-out {validation.mean_error():.4f}"
+        lines.append(f"Validation trajectories: {_counts(validation)}; {error}.")
+    return lines
+
+
+def _counts(report: Report) -> str:
+    return ", ".join(f"{item.title} {item.trajectories}" for item in report.datasets)
 
 
 def verdict(report: Report) -> list[str]:
@@ -60,19 +73,24 @@ def verdict(report: Report) -> list[str]:
 
 
 def write_report(
-    folder: Path, title: str, report: Report, facts: Sequence[str], overlaps: Sequence[Overlap] = ()
+    folder: Path,
+    title: str,
+    report: Report,
+    facts: Sequence[str],
+    overlaps: Sequence[Overlap] = (),
+    validation: Report | None = None,
 ) -> None:
-    """`report.md` and `report.json`: what was run, what of it was tested, the table, what it means, and the figures."""
-    head = ["dataset", "frames", *(f"{measure}, {name}" for measure in _MEASURES for name in _FORECASTS)]
+    """`report.md` and `report.json`: what was run, what of it was tested, the table, what it means, and the figures.
+
+    `validation` are the scores of the same weights on validation trajectories, where there are any.
+    """
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), ""]
     lines += [f"- **{found.words}**" if found.same else f"- {found.words}" for found in overlaps]
     lines += [*(f"- {line}" for line in advice(overlaps)), *([""] if overlaps else [])]
-    rows = [
-        [item.title + " (zero-shot)" * item.zero_shot, str(len(item.scores["model"].frames)), *_numbers(item)]
-        for item in report.datasets
-    ]
-    lines += ["## L2RE on held-out trajectories", "", *markdown_table(head, "ll" + "r" * 6, rows)]
-    lines += ["", *verdict(report), ""]
+    lines += ["## L2RE on test trajectories", "", *_table(report)]
+    lines += ["", *measured_on(report, validation), "", *verdict(report), ""]
+    if validation is not None:
+        lines += ["## L2RE on validation trajectories", "", *_table(validation), ""]
     lines += [
         "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
         "together. Errors are relative L2 norms per channel, averaged over channels, then trajectories. "
@@ -83,8 +101,28 @@ def write_report(
         lines += ["## Figures", ""]
         lines += [f"![{path.stem}](figures/{path.name})" for path in sorted((folder / "figures").glob("*.png"))]
     write_atomically(folder / "report.md", "\n".join(lines) + "\n")
-    record = {**attrs.asdict(report), "overlaps": [attrs.asdict(found) for found in overlaps]}
+    record = {
+        **attrs.asdict(report),
+        "split": "test",
+        "validation": attrs.asdict(validation)["datasets"] if validation else [],
+        "overlaps": [attrs.asdict(found) for found in overlaps],
+    }
     write_atomically(folder / "report.json", json.dumps(record, indent=1))
+
+
+def _table(report: Report) -> list[str]:
+    head = ["dataset", "trajectories", "frames"]
+    head += [f"{measure}, {name}" for measure in _MEASURES for name in _FORECASTS]
+    rows = [
+        [
+            item.title + " (zero-shot)" * item.zero_shot,
+            str(item.trajectories),
+            str(len(item.scores["model"].frames)),
+            *_numbers(item),
+        ]
+        for item in report.datasets
+    ]
+    return markdown_table(head, "lll" + "r" * 6, rows)
 
 
 def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Report) -> None:

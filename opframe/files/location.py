@@ -110,6 +110,27 @@ def file_sizes(folder: str, pattern: str) -> dict[str, int | None]:
         return {filesystem.unstrip_protocol(file): size for file, size in sizes.items()}
 
 
+def is_there(url: str) -> bool:
+    """Whether there is a file or folder at a path or URL, or one that fits it where it has a `*`. Raises DataError."""
+    if "*" in url:
+        folder, _, _ = url[: url.index("*")].rpartition("/")
+        return bool(find_files(folder or ".", url[len(folder) + 1 :] if folder else url))
+    if is_local(url):
+        return Path(local_path(url)).exists()
+    with explained(url):
+        require_filesystem(url)
+        filesystem, path = open_filesystem(url)
+        return tried_again(url, lambda: _is_known(filesystem, path))
+
+
+def _is_known(filesystem: Any, path: str) -> bool:
+    try:
+        filesystem.info(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _glob(filesystem: Any, wanted: str) -> dict[str, dict[str, Any]]:
     if wanted.startswith(("http://", "https://")):
         try:  # where a server cannot be reached, fsspec's glob finds nothing

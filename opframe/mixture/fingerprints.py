@@ -41,12 +41,16 @@ def frame_digest(frame: NDArray[np.float32]) -> bytes:
 
 @frozen(kw_only=True)
 class Fingerprints:
-    """The first frames of the trajectories that are used of one split of a dataset, kept under `cache`."""
+    """The first frames of the trajectories that are used of one split of a dataset, kept under `cache`.
+
+    `excluded` are those that the dataset's key leaves out.
+    """
 
     component: Dataset
     split: Split
     source: Source
     cache: Path
+    excluded: tuple[int, ...] = ()
 
     @property
     def numbers(self) -> list[int]:
@@ -90,7 +94,11 @@ class Fingerprints:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def keep(self, known: dict[int, str | None]) -> None:
-        """Put them into the cache; where that cannot be written they are made anew the next time."""
+        """Put them into the cache; where that cannot be written they are made anew the next time.
+
+        What others have put there since, who use other trajectories of the split, stays.
+        """
+        known = {**self.kept(), **known}
         record = {"first": {str(number): known[number] for number in sorted(known)}, "of": self._identity}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +109,7 @@ class Fingerprints:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """What the first frames depend on: not on which trajectories are left out, nor on which frames follow."""
-        known = attrs.evolve(self.component, exclude=(), stride=1).identity(stamps, (self.split,))
+        known = attrs.evolve(self.component, exclude=(), stride=1, validation=None).identity(stamps, (self.split,))
         metadata = self.source.trajectories.metadata
         said = {name: value for name, value in facts(metadata).items() if name != "parameters"}
         return {"settings": known.settings, "split": self.split, "metadata": said, "files": known.files}

@@ -1,9 +1,10 @@
-"""Trajectories that are trained on and evaluated too, found by their first frames."""
+"""Trajectories that are trained on, or validated by, and evaluated too, found by their first frames."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from attrs import frozen
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from opframe.console import few
 from opframe.mixture.fingerprints import Fingerprints, first_frames
-from opframe_registry import Metadata, Progress, Trajectories
+from opframe_registry import Metadata, Progress, Split, Trajectories
 
 _ALIKE = 0.01  # of the spread in space: trajectories that begin equal and end closer than that are the same
 _POINTS = 256  # at which they are compared, in each channel
@@ -19,10 +20,12 @@ _POINTS = 256  # at which they are compared, in each channel
 
 @frozen(kw_only=True)
 class Overlap:
-    """Trajectories of a dataset that are evaluated, of `count` in all, and begin as some that are trained on.
+    """Trajectories of a dataset that are evaluated, of `count` in all, and begin as some that a run has used before.
 
-    `same`: they end alike as well. Trajectories have the numbers that `exclude` and `opframe data check` give them;
-    with `exclude` of the training data set to `without`, nothing of the kind is left.
+    `split` is that of those that are evaluated, and `used` says whether the others, in `training_trajectories`, are
+    trained on or validated by. `same`: they end alike as well. Trajectories have the numbers that `exclude` and
+    `opframe data check` give them; with `exclude` of the training data set to `without`, nothing of the kind is left.
+    Where `without` is empty, no such list can be given.
     """
 
     evaluated: str
@@ -33,45 +36,56 @@ class Overlap:
     training_trajectories: tuple[int, ...]
     without: tuple[int, ...]
     same: bool
+    split: Literal["validation", "test"] = "test"
+    used: Literal["training", "validation"] = "training"
 
     @property
     def words(self) -> str:
         """What was found, in a sentence."""
-        those = f"{len(self.trajectories)} of {self.count} {'zero-shot' if self.zero_shot else 'test'} trajectories"
+        those = f"{len(self.trajectories)} of {self.count} {'zero-shot' if self.zero_shot else self.split} trajectories"
         those += f" of {self.evaluated} ({few(self.trajectories)})"
-        others = f"training trajectories of {self.trained} ({few(self.training_trajectories)})"
+        others = f"{self.used} trajectories of {self.trained} ({few(self.training_trajectories)})"
         if not self.same:
             return f"{those} begin with the same frame as {others} and go on otherwise."
-        return f"TEST DATA ARE TRAINED ON: {those} are the same as {others}. Their errors are not those of unseen data."
+        how = "TRAINED ON" if self.used == "training" else "VALIDATED BY"
+        return (
+            f"{self.split.upper()} DATA ARE {how}: {those} are the same as {others}. Their errors are not those of "
+            "unseen data."
+        )
 
 
-def find_overlaps(
-    trained: Sequence[Fingerprints],
-    tested: Sequence[Fingerprints],
-    zero_shot: Sequence[Fingerprints],
-    progress: Progress,
-) -> list[Overlap]:
+@frozen(kw_only=True)
+class Compared:
+    """What of a dataset takes part in a comparison, and as what: as its training, validation or test data.
+
+    `held_out`: the validation data are training data that were held out, and have the numbers of those.
+    """
+
+    prints: Fingerprints
+    use: Split
+    zero_shot: bool = False
+    held_out: bool = False
+
+
+def find_overlaps(used: Sequence[Compared], evaluated: Sequence[Compared], progress: Progress) -> list[Overlap]:
     """Compare the first frames of all trajectories, and of those that begin equal a last one. Raises DataError."""
-    first = first_frames([*trained, *tested, *zero_shot], progress)
-    known = list(zip(trained, first, strict=False))
+    first = first_frames([each.prints for each in (*used, *evaluated)], progress)
+    known = list(zip(used, first, strict=False))
     found: list[Overlap] = []
-    for index, (one, frames) in enumerate(zip([*tested, *zero_shot], first[len(trained) :], strict=True)):
+    for one, frames in zip(evaluated, first[len(used) :], strict=True):
         for other, other_frames in known:
-            found += _between(one, frames, other, other_frames, zero_shot=index >= len(tested))
+            found += _between(one, frames, other, other_frames)
     return found
 
 
 def _between(
-    one: Fingerprints,
-    frames: Mapping[int, str | None],
-    other: Fingerprints,
-    other_frames: Mapping[int, str | None],
-    zero_shot: bool,
+    one: Compared, frames: Mapping[int, str | None], other: Compared, other_frames: Mapping[int, str | None]
 ) -> Iterator[Overlap]:
-    """What a dataset that is evaluated and one that is trained on have in common: what is the same, then the rest."""
+    """What a dataset that is evaluated and one that is used before have in common: what is the same, then the rest."""
     ours, theirs = _by_digest(frames), _by_digest(other_frames)
     common = [(ours[digest], theirs[digest]) for digest in ours if digest in theirs]
-    ends = [_same_end(one.source.trajectories, mine, other.source.trajectories, its) for mine, its in common]
+    source, trained = one.prints.source, other.prints.source
+    ends = [_same_end(source.trajectories, mine, trained.trajectories, its) for mine, its in common]
     same = {number for pairs in ends for number, _ in pairs}
     rest = [([number for number in mine if number not in same], its) for mine, its in common]
     for numbers, others, alike in (
@@ -80,15 +94,28 @@ def _between(
     ):
         if numbers:
             yield Overlap(
-                evaluated=one.source.title,
-                zero_shot=zero_shot,
+                evaluated=source.title,
+                zero_shot=one.zero_shot,
                 count=len(frames),
                 trajectories=tuple(sorted(numbers)),
-                trained=other.source.title,
+                trained=trained.title,
                 training_trajectories=tuple(sorted(others)),
-                without=tuple(sorted({*others, *other.source.excluded})),
+                without=_without(one, other, others),
                 same=alike,
+                split="validation" if one.use == "validation" else "test",
+                used="validation" if other.use == "validation" else "training",
             )
+
+
+def _without(one: Compared, other: Compared, numbers: Iterable[int]) -> tuple[int, ...]:
+    """The key `exclude` with which nothing is left in common.
+
+    There is none for a validation split that the data came with, nor where some of those that are left would be held
+    out in place of those that are now.
+    """
+    if one.held_out or (other.use == "validation" and not other.held_out):
+        return ()
+    return tuple(sorted({*numbers, *other.prints.excluded}))
 
 
 def _by_digest(frames: Mapping[int, str | None]) -> dict[str, list[int]]:
@@ -145,9 +172,14 @@ def _points(trajectories: Trajectories, numbers: Iterable[int], frame: int) -> N
 
 
 def advice(overlaps: Sequence[Overlap]) -> list[str]:
-    """What to write into a config so that nothing is evaluated that was trained on, a line for each dataset."""
+    """What to write into a config so that nothing is evaluated that was used before, a line for each dataset."""
     without: defaultdict[str, set[int]] = defaultdict(set)
     for found in overlaps:
         if found.same:
             without[found.trained] |= {*found.without}
-    return [f"to train without them: [[datasets]] of {title}: exclude = {sorted(without[title])}" for title in without]
+    return [
+        f"to train without them: [[datasets]] of {title}: exclude = {sorted(numbers)}"
+        if numbers
+        else f"[[datasets]] of {title}: `opframe data check` names the trajectories that are there twice; exclude those"
+        for title, numbers in without.items()
+    ]

@@ -38,9 +38,9 @@ _PIECE = 2**19  # bytes that are copied at a time
 class Source:
     """One opened dataset of the mixture, of which every `stride`-th frame is used and some trajectories are not.
 
-    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending;
-    so are those of the trajectories that are too `short`. `rollout` frames are predicted of the longest, after
-    `history` frames. With a `normalization`, a model sees the channels in its units.
+    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending; so
+    are those of the trajectories that are too `short`, and of those `held_out`, which validation goes by. `rollout` frames
+    are predicted of the longest, after `history` frames. With a `normalization`, a model sees the channels in its units.
     """
 
     title: str
@@ -53,6 +53,7 @@ class Source:
     history: int = 0
     resize: Resize = "bilinear"
     normalization: Normalization | None = None
+    held_out: tuple[int, ...] = ()
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -61,7 +62,7 @@ class Source:
     @property
     def _unused(self) -> tuple[int, ...]:
         """The dataset's own numbers of the trajectories that are not used, for whatever reason."""
-        return self.excluded + self.short
+        return self.excluded + self.short + self.held_out
 
     @cached_property
     def _numbers(self) -> Sequence[int]:
@@ -224,7 +225,7 @@ def left_out(trained: Sequence[Source], evaluated: Sequence[Source] = ()) -> lis
 
 
 def _of(source: Source, numbers: Sequence[int]) -> str:
-    shown = few(numbers) if numbers == source.short else ", ".join(map(str, numbers))
+    shown = few(numbers)
     return f"{len(numbers)} of {source.trajectories.metadata.trajectories} trajectories: {shown}"
 
 

@@ -123,7 +123,7 @@ class Statistics:
         """All that it depends on: settings, what the data say of themselves, which frames, files, the normalizer."""
         known, metadata = self.component.identity(stamps), self.source.metadata
         normalizer = to_tables(self.normalizer)
-        held_out = sorted({*self.source.excluded} - {*self.component.exclude})
+        held_out = list(self.source.held_out)
         return {
             "settings": known.settings,
             "metadata": {name: value for name, value in facts(metadata).items() if name != "parameters"},

@@ -8,8 +8,27 @@ from itertools import accumulate
 from attrs import evolve, frozen
 
 from opframe.console import counted
+from opframe.files.location import is_there
 from opframe.readers.arrays import Part
 from opframe_registry import DataError, Dataset, Split
+from opframe_registry.identity import in_place
+
+
+def place(url: str, split: Split) -> str:
+    """Where a split lies, for which `{split}` stands in a path or URL: `valid` where there is nothing else called so.
+
+    Raises DataError.
+    """
+    places = in_place(url, split)
+    return next((one for one in places if len(places) == 1 or is_there(one)), places[0])
+
+
+def splits_at(url: str) -> tuple[Split, ...]:
+    """The splits that lie at a path or URL: validation is one where files are there for it. Raises DataError."""
+    places = in_place(url, "validation")
+    if len(places) > 1 and any(map(is_there, places)):
+        return ("train", "validation", "test")
+    return ("train", "test")
 
 
 @frozen(kw_only=True)
@@ -24,14 +43,15 @@ class Share:
 def share(component: Dataset, split: Split, url: str, have: int, separate: bool) -> Share:
     """The trajectories of a split, of `have` in all. Raises DataError where they do not suffice.
 
-    Where the splits lie in `separate` files, a split is the first `train` or `test` trajectories of its own. Otherwise
+    Where the splits lie in `separate` files, a split is the first `train`, `validation` or `test` trajectories of its
+    own. Otherwise
     training takes the first `train` and evaluation the last `test` of what is there; where only one of the two is set,
     the other takes the rest, and where neither is, all is evaluated.
     """
     if have < 1:
         raise DataError(f"{component.title}: {url} holds no trajectories")
     if separate:
-        wanted = component.train if split == "train" else component.test
+        wanted = {"train": component.train, "validation": component.validation, "test": component.test}[split]
         first, count = 0, have if wanted is None else wanted
         _check_enough(component.title, split, count, url, have)
     else:

@@ -15,13 +15,12 @@ from opframe.config import building
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.mixture.conditions import parameter_names, unknown_conditions
-from opframe.mixture.fingerprints import Fingerprints
 from opframe.mixture.loading import Plan, Windows
 from opframe.mixture.order import order_by_grid
-from opframe.mixture.overlap import Overlap, find_overlaps
 from opframe.mixture.resizing import check_resize
 from opframe.mixture.source import Source, channel_slots, open_dataset, open_source
 from opframe.mixture.statistics import Statistics
+from opframe.mixture.validation import hold_out
 from opframe.run.parameters import parameter_groups
 from opframe.weights.normalization import check_normalization, normalised
 from opframe.weights.pretrained import read_pretrained
@@ -31,56 +30,69 @@ from opframe_registry import Catalog, ConfigError, Dataset, Fields, LossFunction
 
 @frozen(kw_only=True)
 class Sources:
-    """The opened data: what to train on, and what to evaluate on."""
+    """The opened data: what to train on, what to go by meanwhile, and what to evaluate on in the end.
+
+    Not every dataset that is trained on has validation data.
+    """
 
     train: tuple[Source, ...]
+    validation: tuple[Source, ...]
     test: tuple[Source, ...]
     zero_shot: tuple[Source, ...]
     fields: Fields
 
 
 def prepare_data(experiment: Experiment, progress: Progress) -> None:
-    """Let every dataset make what it needs in the cache, and compute what they are normalised by. Raises DataError."""
+    """Let every dataset make what it needs in the cache, and compute what training data are normalised by.
+
+    Nothing is read of test data. Raises DataError.
+    """
     cache = Path(experiment.data.cache)
     for component in (*experiment.datasets, *experiment.zero_shot):
         building.prepare(component, cache, progress)
     if experiment.normalizer.changes:
-        train = _open(experiment, experiment.datasets, "train")
-        for statistics in _statistics(experiment, train, _open(experiment, experiment.zero_shot, "test")):
+        for statistics in _statistics(experiment, _open_training(experiment)[0]):
             statistics.prepare(progress)
 
 
-def overlaps(experiment: Experiment, progress: Progress) -> list[Overlap]:
-    """What is evaluated of that which is trained on. Raises DataError."""
-    cache, datasets = Path(experiment.data.cache), experiment.datasets
+def prepare_zero_shot(experiment: Experiment, sources: Sources, progress: Progress) -> None:
+    """Compute what data that are only evaluated are normalised by: the first that is read of them. Raises DataError."""
+    if experiment.normalizer.changes:
+        for statistics in _zero_shot_statistics(experiment, sources.zero_shot):
+            statistics.prepare(progress)
 
-    def prints(components: Sequence[Dataset], split: Split) -> list[Fingerprints]:
-        opened = zip(components, _open(experiment, components, split), strict=True)
-        return [Fingerprints(component=each, split=split, source=source, cache=cache) for each, source in opened]
 
-    return find_overlaps(
-        prints(datasets, "train"), prints(datasets, "test"), prints(experiment.zero_shot, "test"), progress
-    )
+def normalised_zero_shot(experiment: Experiment, sources: Sources) -> Sources:
+    """The sources with what `prepare_zero_shot` computed. Raises DataError."""
+    if not experiment.normalizer.changes:
+        return sources
+    known = [statistics.read() for statistics in _zero_shot_statistics(experiment, sources.zero_shot)]
+    return evolve(sources, zero_shot=_normalised(sources.zero_shot, known))
 
 
 def unknown_statistics(experiment: Experiment) -> list[Statistics]:
-    """What the data are to be normalised by and the cache does not have; `prepare_data` computes it."""
+    """What the data are to be normalised by and the cache does not have; a run computes it."""
     if not experiment.normalizer.changes:
         return []
-    train, zero_shot = _open(experiment, experiment.datasets, "train"), _open(experiment, experiment.zero_shot, "test")
-    return [statistics for statistics in _statistics(experiment, train, zero_shot) if not statistics.known]
+    train, zero_shot = _open_training(experiment)[0], _open(experiment, experiment.zero_shot, "test")
+    every = (*_statistics(experiment, train), *_zero_shot_statistics(experiment, zero_shot))
+    return [statistics for statistics in every if not statistics.known]
 
 
 def open_sources(experiment: Experiment, normalise: bool = True) -> Sources:
-    """Open all datasets and agree on the fields; normalised, if the experiment says so. Raises OpframeError."""
+    """Open all datasets and agree on the fields. Raises OpframeError.
+
+    Those that are trained on are normalised, if the experiment says so; the others by `normalised_zero_shot`.
+    """
     data = experiment.data
-    train = _open(experiment, experiment.datasets, "train")
+    train, validation = _open_training(experiment)
     test = _open(experiment, experiment.datasets, "test")
     zero_shot = _open(experiment, experiment.zero_shot, "test")
     if normalise and experiment.normalizer.changes:
-        known = [statistics.read() for statistics in _statistics(experiment, train, zero_shot)]
-        own, others = known[: len(train)], known[len(train) :]
-        train, test, zero_shot = _normalised(train, own), _normalised(test, own), _normalised(zero_shot, others)
+        known = [statistics.read() for statistics in _statistics(experiment, train)]
+        by_title = {source.title: each for source, each in zip(train, known, strict=True)}
+        validation = _normalised(validation, [by_title[source.title] for source in validation])
+        train, test = _normalised(train, known), _normalised(test, known)
     fields = Fields(
         channels=channel_slots(train, data.channels),
         grid=data.grid,
@@ -89,10 +101,26 @@ def open_sources(experiment: Experiment, normalise: bool = True) -> Sources:
         datasets=tuple(source.title for source in train),
         parameters=parameter_names(train),
     )
-    for source in (*train, *test, *zero_shot):
+    for source in (*train, *validation, *test, *zero_shot):
         _check_fit(source, fields)
         check_resize(source.title, source.metadata.grid, source.seen(fields).grid, data.resize)
-    return Sources(train=train, test=test, zero_shot=zero_shot, fields=fields)
+    return Sources(train=train, validation=validation, test=test, zero_shot=zero_shot, fields=fields)
+
+
+def _open_training(experiment: Experiment) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
+    """What is trained on, and what validation goes by: the data's own split, or trajectories that are held out."""
+    train: list[Source] = []
+    validation: list[Source | None] = []
+    for component, whole in zip(experiment.datasets, _open(experiment, experiment.datasets, "train"), strict=True):
+        if "validation" not in building.splits_of(component):
+            rest, held_out = hold_out(whole, component.validation, experiment.data.validation)
+            train.append(rest)
+            validation.append(held_out)
+            continue
+        train.append(whole)
+        if component.validation != 0:
+            validation += _open(experiment, [component], "validation")
+    return tuple(train), tuple(source for source in validation if source is not None)
 
 
 def _open(experiment: Experiment, components: Sequence[Dataset], split: Split) -> tuple[Source, ...]:
@@ -105,15 +133,20 @@ def _open(experiment: Experiment, components: Sequence[Dataset], split: Split) -
     return tuple(evolve(source, resize=experiment.data.resize) for source in opened)
 
 
-def _statistics(experiment: Experiment, train: Sequence[Source], zero_shot: Sequence[Source]) -> Iterator[Statistics]:
-    """What each dataset is normalised by, those that are trained on first.
-
-    Training and test data go by all frames of the training data. Data that are never trained on go by the frames of
-    history, which a model is given, of the trajectories that are evaluated: there is nothing else one may know of them.
-    """
+def _statistics(experiment: Experiment, train: Sequence[Source]) -> Iterator[Statistics]:
+    """What each dataset that is trained on is normalised by, also its validation and test data: all training frames."""
     make = partial(Statistics, cache=Path(experiment.data.cache), normalizer=experiment.normalizer)
     for component, source in zip(experiment.datasets, train, strict=True):
         yield make(component=component, source=source, frames=source.metadata.frames)
+
+
+def _zero_shot_statistics(experiment: Experiment, zero_shot: Sequence[Source]) -> Iterator[Statistics]:
+    """What each dataset that is never trained on is normalised by.
+
+    It goes by the frames of history, which a model is given, of the trajectories that are evaluated: there is nothing
+    else one may know of it.
+    """
+    make = partial(Statistics, cache=Path(experiment.data.cache), normalizer=experiment.normalizer)
     for component, source in zip(experiment.zero_shot, zero_shot, strict=True):
         yield make(component=component, source=source, frames=experiment.data.history)
 
@@ -151,7 +184,7 @@ def check_grids(backbone: nn.Module, sources: Sources) -> None:
     fields = sources.fields
     backbone.eval()
     device = next(backbone.parameters()).device
-    every = (*sources.train, *sources.test, *sources.zero_shot)
+    every = (*sources.train, *sources.validation, *sources.test, *sources.zero_shot)
     for grid, title in {source.seen(fields).grid: source.title for source in reversed(every)}.items():
         if grid == fields.grid:
             continue

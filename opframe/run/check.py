@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -13,8 +13,10 @@ from opframe.console import counted
 from opframe.files.location import is_local, local_path
 from opframe.mixture.source import frames_in_words, left_out, lengths_of, open_dataset
 from opframe.mixture.statistics import Statistics
+from opframe.mixture.validation import in_words
 from opframe.run import assembly
 from opframe.run.distributed import assumed
+from opframe.run.facts import unselected
 from opframe.run.memory_check import check_batches, check_memory
 from opframe_registry import Catalog, DataError, Dataset
 from opframe_registry.identity import locations
@@ -43,7 +45,9 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
             f"channels {', '.join(metadata.channels)}",
             highlight=False,
         )
-    for line in left_out(sources.train, (*sources.test, *sources.zero_shot)):
+    said = (in_words(sources.train, sources.validation), unselected(experiment, bool(sources.validation)))
+    evaluated = (*sources.validation, *sources.test, *sources.zero_shot)
+    for line in chain(left_out(sources.train, evaluated), *said):
         console.print(line, highlight=False, soft_wrap=True)
     backbone = assembly.build_backbone(experiment, sources.fields)
     weights = sum(weight.numel() for weight in backbone.parameters())

@@ -61,8 +61,7 @@ class Checkpoints:
         (partial / "mark.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
-        best = read_best(self._folder)
-        if record.error is not None and (best is None or best.error is None or record.error <= best.error):
+        if record.error is not None and _is_better(record, read_best(self._folder)):
             write_atomically(self._folder / "best.json", json.dumps(asdict(record)))
         self._delete_old()
 
@@ -78,6 +77,13 @@ class Checkpoints:
         latest = self.latest()
         safe = f"the last complete checkpoint, {latest}, is untouched" if latest else "there is no earlier checkpoint"
         return f"{final}: cannot be written ({str(cause).splitlines()[0]}); {safe}"
+
+
+def _is_better(record: CheckpointRecord, best: CheckpointRecord | None) -> bool:
+    """Whether a checkpoint is to be the best one. An error on other data says nothing of this one."""
+    if best is None or best.error is None or best.split != record.split:
+        return True
+    return record.error is not None and record.error <= best.error
 
 
 def collect_state(

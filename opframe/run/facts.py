@@ -9,6 +9,7 @@ from torch import nn
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.processes import Processes
+from opframe.weights.checkpoints import read_best
 from opframe.weights.transfer import begun_with
 
 
@@ -19,6 +20,28 @@ def plan_in_words(experiment: Experiment, backbone: nn.Module) -> list[str]:
         f"{counted(experiment.trainer.steps, 'step')} of {counted(experiment.data.batch_size, 'sample')}, "
         f"seed {experiment.run.seed}",
     ]
+
+
+def unselected(experiment: Experiment, validated: bool) -> list[str]:
+    """What is to be said, once, where training is to be evaluated and there is nothing to go by."""
+    trainer = experiment.trainer
+    if validated or trainer.evaluate_every is None or trainer.evaluate_every > trainer.steps:
+        return []
+    return [
+        "there are no validation data: nothing is evaluated while training (trainer.evaluate_every), and no checkpoint "
+        "is selected; data.validation = 0.1 would hold out a tenth of the training trajectories"
+    ]
+
+
+def selection_in_words(checkpoints: Path, step: int) -> str:
+    """Which weights are evaluated, those of the last step, and which checkpoint the validation data would choose."""
+    best = read_best(checkpoints)
+    if best is None or best.split != "validation":
+        return "evaluated as the last step left it; nothing was selected"
+    return (
+        f"evaluated as the last step, {step}, left it; the least error on validation trajectories while training, "
+        f"{best.error:.4f}, was that of step {best.step}"
+    )
 
 
 def size_in_words(experiment: Experiment, backbone: nn.Module) -> str:

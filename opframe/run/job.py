@@ -7,27 +7,29 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from rich.console import Console
 from torch import nn
 
 from opframe.config.settings import Experiment
 from opframe.console import Bar, Preparation, counted
 from opframe.evaluation.protocol import Evaluator, Report
-from opframe.evaluation.report import draw_all, make_tables, verdict, write_report
+from opframe.evaluation.report import draw_all, make_tables, measured_on, verdict, write_report
 from opframe.files.atomic import write_atomically
 from opframe.mixture.extremes import extreme_window
 from opframe.mixture.loading import batches, make_loader
-from opframe.mixture.overlap import Overlap, advice
+from opframe.mixture.overlap import Overlap
 from opframe.mixture.source import left_out
+from opframe.mixture.validation import in_words
 from opframe.processes import Processes
-from opframe.run import assembly
+from opframe.run import assembly, overlaps
 from opframe.run.checkpoint import Checkpoints, restore_state
 from opframe.run.distributed import joined
-from opframe.run.facts import facts_of, plan_in_words, size_in_words
+from opframe.run.facts import facts_of, plan_in_words, selection_in_words, size_in_words, unselected
 from opframe.run.folder import RunFolder
 from opframe.run.journal import Journal
 from opframe.run.memory_check import check_batches, check_memory, explained
@@ -57,9 +59,8 @@ def run(request: Request, console: Console) -> Outcome:
         if processes.leads:
             check_batches(experiment, processes.count)
             prepare(experiment, console)
-        overlaps = _overlaps(experiment, processes, console)
         processes.wait()
-        outcome = _train_and_report(request, folder, processes, overlaps, console)
+        outcome = _train_and_report(request, folder, processes, console)
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
 
@@ -70,44 +71,59 @@ def prepare(experiment: Experiment, console: Console) -> None:
         assembly.prepare_data(experiment, progress)
 
 
-def _overlaps(experiment: Experiment, processes: Processes, console: Console) -> list[Overlap]:
-    """Which test data are trained on, said and, for the report of the leading process, given."""
+def _validation_overlaps(
+    experiment: Experiment, sources: assembly.Sources, processes: Processes, console: Console
+) -> list[Overlap]:
+    """Which validation data are trained on, said and, for the report of the leading process, given."""
     if not (processes.leads and experiment.evaluation.overlap):
         return []
     with Preparation(console) as progress:
-        found = assembly.overlaps(experiment, progress)
-    _say_overlaps(found, console)
+        found = overlaps.with_validation(experiment, sources, progress)
+    overlaps.say(found, console)
     return found
 
 
-def _say_overlaps(overlaps: Sequence[Overlap], console: Console) -> None:
-    for found in overlaps:
-        style = "bold red" if found.same else None
-        console.print(found.words, style=style, markup=False, highlight=False, soft_wrap=True)
-    for line in advice(overlaps):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _evaluated(
+    experiment: Experiment, sources: assembly.Sources, processes: Processes, console: Console
+) -> tuple[assembly.Sources, list[Overlap]]:
+    """The test and zero-shot data as the report needs them, and what of them was used before.
+
+    Nothing is read of them earlier: they are opened before training, which tells whether they fit.
+    """
+    found: list[Overlap] = []
+    if processes.leads:
+        with Preparation(console) as progress:
+            assembly.prepare_zero_shot(experiment, sources, progress)
+            if experiment.evaluation.overlap:
+                found = overlaps.with_test(experiment, sources, progress)
+    processes.wait()
+    return assembly.normalised_zero_shot(experiment, sources), found
 
 
-def _train_and_report(
-    request: Request, folder: RunFolder, processes: Processes, overlaps: Sequence[Overlap], console: Console
-) -> Outcome:
+def _train_and_report(request: Request, folder: RunFolder, processes: Processes, console: Console) -> Outcome:
     experiment = request.experiment
     started = time.monotonic()
     sources = assembly.open_sources(experiment)
     check_memory(experiment, sources, processes)
     processes.wait()
+    found = _validation_overlaps(experiment, sources, processes, console)
     backbone = _begin(request, folder, sources, processes, console)
-    evaluator = _evaluator(experiment, sources, processes)
+    validation = _validator(experiment, sources, processes)
     if processes.leads:
-        for line in left_out(sources.train, (*sources.test, *sources.zero_shot)):
+        said = (in_words(sources.train, sources.validation), unselected(experiment, bool(sources.validation)))
+        evaluated = (*sources.validation, *sources.test, *sources.zero_shot)
+        for line in chain(left_out(sources.train, evaluated), *said):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
-    outcome = _train(request, folder, sources, backbone, evaluator, console)
+    outcome = _train(request, folder, sources, backbone, validation, processes, console)
     if not outcome.interrupted:
         when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
-        done = [*plan_in_words(experiment, backbone), "evaluated as the last step left it; nothing was selected"]
+        done = [*plan_in_words(experiment, backbone), selection_in_words(folder.checkpoints, outcome.step)]
         facts = facts_of(experiment, processes, done, when)
-        _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
+        scores = validation.evaluate(backbone) if validation else None
+        sources, others = _evaluated(experiment, sources, processes, console)
+        evaluator = _evaluator(experiment, sources, processes)
+        _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
     return outcome
 
 
@@ -128,13 +144,13 @@ def evaluate(request: Request, console: Console) -> None:
     with joined(experiment.trainer.device) as processes, explained():
         folder.claim(experiment, request.resume, request.how_to_continue)
         prepare(experiment, console)
-        overlaps = _overlaps(experiment, processes, console)
         sources = assembly.open_sources(experiment)
         check_memory(experiment, sources, processes, training=False)
         backbone = _begin(request, folder, sources, processes, console)
         facts = facts_of(experiment, processes, [size_in_words(experiment, backbone)], "evaluated without training")
+        sources, found = _evaluated(experiment, sources, processes, console)
         evaluator = _evaluator(experiment, sources, processes)
-        _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
+        _report(experiment, folder, evaluator, backbone, facts, found, console)
 
 
 def _begin(
@@ -171,16 +187,26 @@ def _evaluator(experiment: Experiment, sources: assembly.Sources, processes: Pro
     )
 
 
+def _validator(experiment: Experiment, sources: assembly.Sources, processes: Processes) -> Evaluator | None:
+    """What training goes by; None: there is nothing to go by."""
+    if not sources.validation:
+        return None
+    evaluator = _evaluator(experiment, sources, processes)
+    return evolve(evaluator, sources=sources.validation, zero_shot=(), split="validation")
+
+
 def _train(
     request: Request,
     folder: RunFolder,
     sources: assembly.Sources,
     backbone: nn.Module,
-    evaluator: Evaluator,
+    validation: Evaluator | None,
+    processes: Processes,
     console: Console,
 ) -> Outcome:
-    experiment, processes = request.experiment, evaluator.processes
-    settings = experiment.trainer
+    experiment = request.experiment
+    settings = experiment.trainer if validation else evolve(experiment.trainer, evaluate_every=None)
+    evaluator = validation or _evaluator(experiment, sources, processes)  # never used where there is none
     optimizer = assembly.build_optimizer(experiment, backbone)
     schedule = assembly.build_schedule(experiment, optimizer)
     checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes)
@@ -240,18 +266,19 @@ def _report(
     evaluator: Evaluator,
     backbone: nn.Module,
     facts: list[str],
-    overlaps: Sequence[Overlap],
+    found: Sequence[Overlap],
     console: Console,
+    validation: Report | None = None,
 ) -> None:
     report: Report = evaluator.evaluate(backbone)
     if not evaluator.processes.leads:
         return
     if experiment.evaluation.figures:
         draw_all(folder.path, evaluator, backbone, report)
-    write_report(folder.path, experiment.title or folder.path.name, report, facts, overlaps)
+    write_report(folder.path, experiment.title or folder.path.name, report, facts, found, validation)
     for table in make_tables(report, console):
         console.print(table)
-    for line in verdict(report):
-        console.print(line, highlight=False)
-    _say_overlaps(overlaps, console)
+    for line in (*measured_on(report, validation), *verdict(report)):
+        console.print(line, highlight=False, soft_wrap=True)
+    overlaps.say(found, console)
     console.print(f"report: {folder.path / 'report.md'}", highlight=False, soft_wrap=True)

@@ -65,7 +65,7 @@ def check_memory(experiment: Experiment, sources: Sources, processes: Processes,
     _check_network(experiment, network, step.here, machine)
     if training:
         _check_step(step, network, machine)
-    for source in (*sources.test, *sources.zero_shot):
+    for source in (*sources.validation, *sources.test, *sources.zero_shot):
         _check_evaluation(experiment, source, sources, step, network, machine)
 
 

@@ -138,7 +138,7 @@ class Trainer:
         self.step += 1
 
     def evaluate(self) -> float:
-        """Evaluate on held-out trajectories; returns the mean roll-out error. Raises Interrupted after a signal."""
+        """Evaluate on validation trajectories; returns the mean roll-out error. Raises Interrupted after a signal."""
         with self._interruptible():
             report = self.evaluator.evaluate(self.backbone, lambda: self._signal)
         training_mode(self.backbone)
@@ -151,7 +151,8 @@ class Trainer:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""
         self._check_finite()
         state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
-        self.checkpoints.save(state, CheckpointRecord(step=self.step, processes=self.processes.count, error=error))
+        record = CheckpointRecord(step=self.step, processes=self.processes.count, error=error, split="validation")
+        self.checkpoints.save(state, record)
         self._saved = self.step
 
     def _due(self, every: int | None) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 from math import prod
+from typing import get_args
 
 import numpy as np
 from attrs import define, field, frozen
@@ -21,6 +22,7 @@ from opframe_registry import Split, Trajectories
 
 _FAR = 10.0  # how many times the usual deviation from the mean is worth a remark
 _WORTH = 10**9  # bytes; checking them takes longer than starting a process
+_SPLITS: tuple[Split, ...] = get_args(Split)  # in the order in which a run comes to read them
 _AHEAD = 4  # trajectories handed to each process in advance
 
 
@@ -56,7 +58,8 @@ class Course:
 class Audit:
     """What is known of one split of a dataset.
 
-    `course` is over all trajectories without fault, `leaked` are training trajectories that are also tested on.
+    `course` is over all trajectories without fault, `leaked` are those to train or to validate by that are used later as
+    well.
     """
 
     part: Part
@@ -198,25 +201,29 @@ def _look_for_outliers(found: Audit) -> None:
 
 
 def _look_for_copies(audits: Sequence[Audit]) -> None:
-    """Trajectories that are there twice. A test trajectory that was trained on is bad."""
+    """Trajectories that are there twice. One to test or validate by that is trained on, or to test by, is bad."""
     wholes: dict[bytes, tuple[Audit, int]] = {}
     firsts: dict[bytes, tuple[Audit, int]] = {}
-    training_first = sorted(audits, key=lambda found: found.part.split == "test")
-    for found in training_first:
-        for number, first, whole in found.digests:
-            if whole in wholes:
-                _copy(found, number, *wholes[whole], "the same as")
-            elif first is not None and first in firsts:
-                _copy(found, number, *firsts[first], "begins with the same frame as", serious=False)
-            wholes.setdefault(whole, (found, number))
-            if first is not None:
-                firsts.setdefault(first, (found, number))
+    every = [(found, *digests) for found in audits for digests in found.digests]
+    for found, number, first, whole in sorted(every, key=lambda one: _SPLITS.index(_used_as(one[0].part, one[1]))):
+        if whole in wholes:
+            _copy(found, number, *wholes[whole], "the same as")
+        elif first is not None and first in firsts:
+            _copy(found, number, *firsts[first], "begins with the same frame as", serious=False)
+        wholes.setdefault(whole, (found, number))
+        if first is not None:
+            firsts.setdefault(first, (found, number))
+
+
+def _used_as(part: Part, number: int) -> Split:
+    return "validation" if number in part.held_out else part.split
 
 
 def _copy(found: Audit, number: int, other: Audit, original: int, how: str, serious: bool = True) -> None:
-    leak = found.part.split == "test" and other.part.split == "train"
+    mine, others = _used_as(found.part, number), _used_as(other.part, original)
+    leak = serious and mine != others
+    what = {"train": "trained on", "validation": "validated by", "test": "tested by"}[others]
     where = f"trajectory {original} of {other.part.title} ({other.part.split})"
-    words = f"{how} {where}" + (": test data that are trained on" if leak and serious else "")
-    found.find(leak and serious, number, words)
-    if leak and serious:
+    found.find(leak, number, f"{how} {where}" + (f": {mine} data that are {what}" if leak else ""))
+    if leak and found.part is not other.part:  # of a held-out copy it is enough to leave out the copy
         other.leaked.add(original)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from opframe.console import bytes_in_words, counted
+from opframe.console import bytes_in_words, counted, few
 from opframe.mixture.source import frames_in_words, lengths_of
 from opframe.tools.selection import Part
 from opframe_registry import Metadata
@@ -26,10 +26,15 @@ def facts(part: Part, frames: int | None) -> dict[str, str]:
         "source": metadata.source,
         "licence": metadata.license,
         "left out": ", ".join(map(str, part.excluded)),
+        "held out": _held_out(part.held_out),
         "rule": metadata.split,
         "data": _amount(metadata, frames),
     }
     return {name: words for name, words in rows.items() if words}
+
+
+def _held_out(numbers: Sequence[int]) -> str:
+    return f"{counted(len(numbers), 'trajectory')} for validation: {few(numbers)}" if numbers else ""
 
 
 def _channels(metadata: Metadata) -> list[str]:

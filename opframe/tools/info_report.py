@@ -11,14 +11,15 @@ from rich.table import Table
 from opframe.readers.contents import Shapes, gather, in_words
 from opframe.tools.info import absolute, facts, together
 from opframe.tools.recognition import Candidate, recognise
-from opframe.tools.selection import Selection, open_part
+from opframe.tools.selection import Selection, open_part, used_splits
 from opframe_registry import Catalog, DataError, Dataset, Split
 
 _READINGS = 4  # shown where it is not clear which one is right
 
 
-def show(component: Dataset, splits: Sequence[Split], selection: Selection, console: Console) -> bool:
-    """Print what a dataset is; False if it cannot be opened."""
+def show(component: Dataset, splits: Sequence[Split] | None, selection: Selection, console: Console) -> bool:
+    """Print what some splits of a dataset are, or all that training uses; False if it cannot be opened."""
+    splits = splits or _known_splits(component)
     only_evaluated = "" if "train" in splits else ", only evaluated"
     console.print(f"[bold]{escape(component.title)}[/bold] ({component.name}{only_evaluated})", highlight=False)
     rows, problems = {}, []
@@ -37,6 +38,13 @@ def show(component: Dataset, splits: Sequence[Split], selection: Selection, cons
         console.print(f"  [red]cannot be opened[/red]: {escape(problem)}", highlight=False, soft_wrap=True)
     console.print()
     return not problems
+
+
+def _known_splits(component: Dataset) -> Sequence[Split]:
+    try:
+        return used_splits(component)
+    except DataError:  # it is said where the training data are opened
+        return ("train", "test")
 
 
 def show_path(where: str, catalog: Catalog, console: Console) -> bool:
@@ -85,9 +93,9 @@ def _show_choice(contents: Shapes, candidates: Sequence[Candidate], console: Con
 
 def _show_reading(candidate: Candidate, console: Console) -> None:
     show_toml(candidate.snippet, console)
-    both: list[Split] = ["train", "test"]
     alone = candidate.trajectories == 1
-    show(candidate.component, both[1:] if alone else both, Selection(datasets=(candidate.component,)), console)
+    shown: list[Split] = ["test"] if alone else used_splits(candidate.component)
+    show(candidate.component, shown, Selection(datasets=(candidate.component,)), console)
     if alone:
         _say(console, "a single trajectory is not enough to train on; more files are read with * in the url")
 

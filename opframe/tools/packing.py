@@ -46,7 +46,8 @@ class Packing:
 
     @property
     def source(self) -> Source:
-        return self.part.source
+        """What is packed: of training data also what is held out, which the packed ones hold out alike."""
+        return evolve(self.part.source, held_out=())
 
     @property
     def metadata(self) -> Metadata:
@@ -71,11 +72,13 @@ class Packing:
 
     def _asked(self, known: Identity) -> dict[str, Any]:
         asked = {**known.numbers, **known.selection, "type": known.type}
+        if self.part.split != "validation":  # what is held out is part of the training data
+            asked.pop("validation", None)
         return {**asked, "split": self.part.split, "compressed": self.compressed}
 
 
 def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, compressed: bool) -> list[Packing]:
-    """One file for each part, FOLDER/label/split.h5. Test data keep their grid: errors are measured on it.
+    """One file for each part, FOLDER/label/split.h5. Other than training data keep their grid: errors are of it.
 
     Raises ConfigError where two labels would share a folder, or data cannot come to the grid.
     """
@@ -264,4 +267,6 @@ def _table(component: Dataset, folder: str) -> dict[str, Any]:
         table["weight"] = component.weight
     if component.rollout is not None:
         table["rollout"] = component.rollout
+    if component.validation is not None:
+        table["validation"] = component.validation
     return table

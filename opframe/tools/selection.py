@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attrs import Attribute, field, fields, frozen
+from attrs import Attribute, evolve, field, fields, frozen
 from attrs.validators import min_len
 from rich.console import Console
 
@@ -15,6 +15,7 @@ from opframe.config.structure import ProblemsError, make_converter
 from opframe.config.toml import load_tables
 from opframe.console import Preparation
 from opframe.mixture.source import Source, check_not_empty, excluded_of, open_dataset
+from opframe.mixture.validation import hold_out
 from opframe_registry import Catalog, ConfigError, Dataset, Objective, Split, Trajectories, did_you_mean
 
 _CACHE = Path("data")  # where `data.cache` points when a file has no [data]
@@ -47,12 +48,16 @@ class Selection:
 
 @frozen(kw_only=True)
 class Part:
-    """One split of a dataset, opened. `excluded` are the trajectories that training goes without."""
+    """One split of a dataset, opened.
+
+    `excluded` are the trajectories that training goes without, and so are `held_out`, which validation goes by.
+    """
 
     component: Dataset
     split: Split
     trajectories: Trajectories
     excluded: tuple[int, ...] = ()
+    held_out: tuple[int, ...] = ()
     resize: Resize = "bilinear"
 
     @property
@@ -70,6 +75,7 @@ class Part:
             trajectories=self.trajectories,
             stride=component.stride,
             excluded=self.excluded,
+            held_out=self.held_out,
             resize=self.resize,
         )
 
@@ -85,21 +91,36 @@ def load_selection(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) 
         raise ConfigError("\n".join([f"{path}: its datasets cannot be used:", *lines])) from None
 
 
-def splits(selection: Selection, titles: Sequence[str] = ()) -> list[tuple[Dataset, Split]]:
-    """What the file uses, in its order: training and test data, and the test data of what is only evaluated.
-
-    `titles` choose among the datasets. Raises ConfigError for one that is not there.
-    """
-    both: tuple[Split, Split] = ("train", "test")
-    used: list[tuple[Dataset, Split]] = [(dataset, split) for dataset in selection.datasets for split in both]
-    used += [(dataset, "test") for dataset in selection.zero_shot]
-    known = {dataset.title: None for dataset, _ in used}
+def limited(selection: Selection, titles: Sequence[str] = ()) -> list[Dataset]:
+    """The datasets with these titles, or all, those that are only evaluated last. Raises ConfigError."""
+    known = {dataset.title: None for dataset in (*selection.datasets, *selection.zero_shot)}
     for title in titles:
         if title not in known:
             raise ConfigError(
                 f"no dataset is called '{title}'{did_you_mean(title, known)}; there are {', '.join(known)}"
             )
-    return [(dataset, split) for dataset, split in used if not titles or dataset.title in titles]
+    every = (*selection.datasets, *selection.zero_shot)
+    return [dataset for dataset in every if not titles or dataset.title in titles]
+
+
+def splits(selection: Selection, chosen: Sequence[Dataset] | None = None) -> list[tuple[Dataset, Split]]:
+    """What is used of datasets, or all, in their order: all splits, and the test data of what is only evaluated.
+
+    Asked after `prepare`. Raises DataError.
+    """
+    test: list[Split] = ["test"]
+    evaluated = {dataset.title for dataset in selection.zero_shot}
+    return [
+        (dataset, split)
+        for dataset in (limited(selection) if chosen is None else chosen)
+        for split in (test if dataset.title in evaluated else used_splits(dataset))
+    ]
+
+
+def used_splits(dataset: Dataset) -> list[Split]:
+    """The splits of a dataset that is trained on: its validation split where it has one, and it is used."""
+    found = building.splits_of(dataset)
+    return [split for split in found if split != "validation" or dataset.validation != 0]
 
 
 def prepare(components: Iterable[Dataset], cache: Path, console: Console) -> None:
@@ -113,10 +134,14 @@ def open_part(component: Dataset, split: Split, selection: Selection) -> Part:
     """Open one split. Raises DataError."""
     trajectories = open_dataset(component, split, selection.cache)
     check_not_empty(component, trajectories.metadata)
-    return Part(
+    part = Part(
         component=component,
         split=split,
         trajectories=trajectories,
         excluded=excluded_of(component, split, trajectories.metadata.trajectories),
         resize=selection.data.resize if selection.data else "bilinear",
     )
+    if split != "train" or "validation" in building.splits_of(component):
+        return part
+    everywhere = selection.data.validation if selection.data else 0.0
+    return evolve(part, held_out=hold_out(part.source, component.validation, everywhere)[0].held_out)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from opframe_registry import Split
+
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -15,12 +17,14 @@ _NAME = re.compile(r"step-(\d+)")
 class CheckpointRecord:
     """What can be known of a checkpoint without loading it.
 
-    `error` is the mean roll-out L2RE on the test data, if evaluated.
+    `error` is the mean roll-out L2RE, if evaluated, on the data of `split`: those for validation, or in a run that was
+    made before there were any, those for testing.
     """
 
     step: int
     processes: int
     error: float | None = None
+    split: Split = "test"
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -47,7 +51,7 @@ def read_record(path: Path) -> CheckpointRecord:
 
 
 def read_best(folder: Path) -> CheckpointRecord | None:
-    """What is known of the checkpoint with the least error on the test data, if it is still there."""
+    """What is known of the checkpoint with the least error while training, if it is still there."""
     path = folder / "best.json"
     if not path.exists():
         return None

@@ -110,7 +110,7 @@ def _fates(published: Published, file: File) -> str:
 def export_run(run: str, out: Path, catalog: Catalog, checkpoint: str = "latest") -> list[str]:
     """Write the weights folder `out` from a checkpoint of a run; returns the report.
 
-    `checkpoint` is `latest`, `best` (by the error on the test data) or a step. Raises WeightsError, in which case
+    `checkpoint` is `latest`, `best` (by the error on validation data) or a step. Raises WeightsError, in which case
     nothing is written.
     """
     if not is_run(resolve(run)):

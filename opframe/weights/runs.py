@@ -29,7 +29,7 @@ class Chosen:
 
 
 def chosen_checkpoint(run: Path, which: str = "latest") -> Chosen:
-    """The `latest` checkpoint of a run, the `best` by its error on the test data, or that of a step.
+    """The `latest` checkpoint of a run, the `best` by its error while training, or that of a step.
 
     Raises WeightsError when there is no such checkpoint.
     """
@@ -50,10 +50,12 @@ def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
         best = read_best(folder)
         if best is None:
             raise WeightsError(
-                f"{run}: none of its checkpoints is the best, since none was evaluated (trainer.evaluate_every) or the "
-                "one that was is gone; take the latest"
+                f"{run}: none of its checkpoints is the best, since none was evaluated (trainer.evaluate_every, by "
+                "validation data) or the one that was is gone; take the latest"
             )
-        return best.step, "selected by the least error on the test data, which therefore no longer tests it"
+        if best.split == "test":  # as it was before there were validation data
+            return best.step, "selected by the least error on the test data, which therefore no longer tests it"
+        return best.step, f"selected by the least error on validation data, {best.error:.4g}"
     if not which.isdecimal() or int(which) not in steps:
         known = ", ".join(map(str, steps))
         raise WeightsError(f"{run}: there is no checkpoint '{which}'; expected 'latest', 'best' or a step of {known}")

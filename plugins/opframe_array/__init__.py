@@ -40,13 +40,15 @@ class ArrayDataset(Dataset):
     is one trajectory, and so is each array of a file where `path` has its number in it, as "run_{n:04d}/u". Such
     trajectories may differ in length; those of one array do, where `lengths` says how many frames of each are no
     padding. The URL may hold `*`, for many files, which are taken in the order of their names, and `{split}`, for
-    train or test. Without `{split}` the first `train` trajectories are for training and the last
-    `test` ones for evaluation.
+    train or test, and for validation, or valid, where there are such files. Without `{split}` the first `train`
+    trajectories are for training and the last `test` ones for evaluation.
     """
 
     name: ClassVar[str] = "array"
     url: Location = field(
-        metadata={"help": ".npy, .zarr, .h5 or .mat; * is any part of a name, {split} becomes train or test"}
+        metadata={
+            "help": ".npy, .zarr, .h5 or .mat; * is any part of a name, {split} becomes train, test or validation"
+        }
     )
     axes: str = field(metadata={"help": "a letter for each axis, in order: n t c x y z, 1 for length one"})
     path: str = field(
@@ -77,6 +79,12 @@ class ArrayDataset(Dataset):
                 f"lengths = '{self.lengths}' is for arrays of many trajectories, but axes = '{self.axes}' has no n; "
                 "without it the shapes of the arrays say how long they are"
             )
+
+    def splits(self) -> tuple[Split, ...]:
+        """Training and test data, and validation data where there are files for it. Raises DataError."""
+        from opframe.readers.splits import splits_at
+
+        return splits_at(self.url)
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the file."""

@@ -12,7 +12,7 @@ from opframe.console import counted
 from opframe.files.location import NoArrayError, each, file_sizes, require_real
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.readers.lengths import checked_lengths, is_numbered, lengths_of_files, numbered, runs, template
-from opframe.readers.splits import chosen, share
+from opframe.readers.splits import chosen, place, share
 from opframe.readers.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
@@ -26,7 +26,7 @@ _ARRAYS = 2**20  # of one file that are looked at for those of single trajectori
 def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
     axes = letters(component.axes)
-    url = component.url.replace("{split}", split)
+    url = place(component.url, split)
     files = _files(component, url) if "*" in url else {url: None}
     stores = Stores()
     found = _look(component, stores, list(files), axes)

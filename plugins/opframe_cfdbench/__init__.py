@@ -61,6 +61,15 @@ class CFDBench(Dataset):
         if value is not None and min(value) < 1:
             raise ConfigError(f"grid = {list(value)}: expected two numbers of at least 1")
 
+    def splits(self) -> tuple[Split, ...]:
+        """Training and test data, and the part for validation where it has a case and is not the test data.
+
+        Raises DataError naming the folder.
+        """
+        from opframe_cfdbench.reader import has_validation
+
+        return ("train", "validation", "test") if has_validation(self) else ("train", "test")
+
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the folder or file."""
         from opframe_cfdbench.reader import open_cfdbench

@@ -15,7 +15,7 @@ from opframe.mixture.resizing import resize
 from opframe.readers.splits import share
 from opframe.readers.stores import Stores
 from opframe_cfdbench.boundary import padded_grid, with_boundary
-from opframe_cfdbench.cases import Case, find_cases
+from opframe_cfdbench.cases import Case, Published, find_cases
 from opframe_registry import DataError, Metadata, Split
 
 if TYPE_CHECKING:
@@ -68,9 +68,15 @@ class CasePieces:
         return np.asarray(array[slice(low, high), slice(None), slice(None)], np.float32)
 
 
+def has_validation(component: CFDBench) -> bool:
+    """Whether the part for validation has a case, and is not evaluated as test data. Raises DataError."""
+    return component.test_split != "valid" and bool(find_cases(component, "valid", Stores()))
+
+
 def open_cfdbench(component: CFDBench, split: Split) -> CasePieces:
     """The trajectories of one split. Raises DataError naming the folder or file."""
-    name = component.test_split if split == "test" else "train"
+    parts: dict[Split, Published] = {"train": "train", "validation": "valid", "test": component.test_split}
+    name = parts[split]
     stores = Stores()
     cases = find_cases(component, name, stores)
     if not cases:

@@ -38,6 +38,12 @@ class PDEArena(Dataset):
         if self.train_split == "train+valid" and self.test_split == "valid":
             raise ValueError('test_split = "valid" would evaluate on what train_split = "train+valid" trains on')
 
+    def splits(self) -> tuple[Split, ...]:
+        """Training and test data, and the files for validation where they are neither. Raises DataError."""
+        from opframe_pdearena.reader import has_validation
+
+        return ("train", "validation", "test") if has_validation(self) else ("train", "test")
+
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the folder or file."""
         from opframe_pdearena.reader import open_pdearena

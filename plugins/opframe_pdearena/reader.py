@@ -24,7 +24,8 @@ _SPHERE = {"u": "t1xy", "v": "t1xy", "div": "t1xy", "vor": "t1xy", "pres": "txy"
 
 def open_pdearena(component: PDEArena, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the folder, or the file and what it holds."""
-    names = [component.test_split] if split == "test" else component.train_split.split("+")
+    trained: list[str] = component.train_split.split("+")
+    names = {"train": trained, "validation": ["valid"], "test": [str(component.test_split)]}[split]
     smoke = {name: find_files(component.url, f"NavierStokes2D_{name}_*.h5") for name in names}
     if all(smoke.values()):
         return _open_smoke(component, split, smoke)
@@ -36,6 +37,13 @@ def open_pdearena(component: PDEArena, split: Split) -> ArrayTrajectories:
         f"{component.title}: {component.url} holds neither NavierStokes2D_{name}_*.h5 nor {name}/**/*.nc "
         f"(or does not exist){_found(component.url)}"
     )
+
+
+def has_validation(component: PDEArena) -> bool:
+    """Whether there are files for validation that are neither trained on nor the test data. Raises DataError."""
+    if component.train_split == "train+valid" or component.test_split == "valid":
+        return False
+    return any(find_files(component.url, pattern) for pattern in ("NavierStokes2D_valid_*.h5", "valid/**/*.nc"))
 
 
 def _found(folder: str) -> str:

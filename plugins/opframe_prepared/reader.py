@@ -15,7 +15,7 @@ from opframe.console import counted
 from opframe.files.location import NoArrayError, attribute, file_sizes, find_dataset, read_numbers
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.readers.lengths import checked_lengths, lengths_of_files
-from opframe.readers.splits import chosen, share
+from opframe.readers.splits import chosen, place, share
 from opframe.readers.stores import Stores
 from opframe_registry import DataError, Metadata, Split, did_you_mean
 
@@ -40,7 +40,7 @@ class Stored:
 
 def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the file and what it holds."""
-    url = component.url.replace("{split}", split)
+    url = place(component.url, split)
     single = url.endswith((".h5", ".hdf5"))
     files = {url: None} if single else _folder(component, url)
     stores = Stores()

@@ -22,16 +22,24 @@ class TheWell(Dataset):
     """The Well: many equations, with scalar, vector and tensor fields, in one HDF5 specification.
 
     The URL is a dataset's folder, with files in {train,valid,test} or in data/{train,valid,test}, or one file, in which
-    `{split}` stands for train or test. Without it a single file is cut by position: its first `train` trajectories
-    and its last `test` ones. Components of vectors and tensors become channels: velocity_x, velocity_y, …. Fields that
+    `{split}` stands for train, valid or test. Without it a single file is cut by position: its first `train`
+    trajectories and its last `test` ones. Components of vectors and tensors become channels: velocity_x, velocity_y, …. Fields that
     are constant in time, or the same in all trajectories, come last and are input only.
     """
 
     name: ClassVar[str] = "the_well"
-    url: Location = field(metadata={"help": "folder of a dataset, or one HDF5 file; {split} becomes train or test"})
+    url: Location = field(
+        metadata={"help": "folder of a dataset, or one HDF5 file; {split} becomes train, valid or test"}
+    )
     test_split: Literal["test", "valid"] = field(
         default="test", metadata={"help": "which published files are used for evaluation"}
     )
+
+    def splits(self) -> tuple[Split, ...]:
+        """Training and test data, and the files for validation where they are not the test data. Raises DataError."""
+        from opframe_the_well.reader import has_validation
+
+        return ("train", "validation", "test") if has_validation(self) else ("train", "test")
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the folder or file."""

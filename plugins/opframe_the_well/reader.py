@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opframe.files.location import each, find_files
 from opframe.readers.arrays import ArrayTrajectories, Part
-from opframe.readers.splits import Share, chosen, share
+from opframe.readers.splits import Share, chosen, place, share, splits_at
 from opframe.readers.stores import Stores
 from opframe_registry import DataError, Metadata, Split
 from opframe_the_well.specification import Description, describe
@@ -20,7 +20,7 @@ _SUFFIXES = (".hdf5", ".h5")
 
 def open_the_well(component: TheWell, split: Split) -> ArrayTrajectories:
     """The trajectories of one split. Raises DataError naming the folder, or the file and what it holds."""
-    url = component.url.replace("{split}", split)
+    url = place(component.url, split)
     single = url.endswith(_SUFFIXES)
     files = [url] if single else _folder(component, url, split)
     stores = Stores()
@@ -37,12 +37,26 @@ def open_the_well(component: TheWell, split: Split) -> ArrayTrajectories:
     )
 
 
-def _folder(component: TheWell, url: str, split: Split) -> list[str]:
-    name = component.test_split if split == "test" else "train"
+def has_validation(component: TheWell) -> bool:
+    """Whether there are files for validation that are not the test data. Raises DataError."""
+    if component.url.endswith(_SUFFIXES):
+        return "validation" in splits_at(component.url)
+    return component.test_split != "valid" and bool(_found(place(component.url, "validation"), "valid"))
+
+
+def _found(url: str, name: str) -> list[str]:
+    """The files of a folder for one of the published splits, if there are any."""
     for folder in (f"data/{name}", name):
         files = [file for suffix in _SUFFIXES for file in find_files(url, f"{folder}/*{suffix}")]
         if files:
             return files
+    return []
+
+
+def _folder(component: TheWell, url: str, split: Split) -> list[str]:
+    name = {"train": "train", "validation": "valid", "test": component.test_split}[split]
+    if files := _found(url, name):
+        return files
     raise DataError(
         f"{component.title}: {url} holds neither data/{name}/*.hdf5 nor {name}/*.hdf5 (or does not exist); "
         "expected the folder of a dataset, which holds train, valid and test"

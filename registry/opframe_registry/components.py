@@ -19,7 +19,7 @@ from attrs.validators import deep_iterable, ge, gt, lt, optional
 
 from opframe_registry.backbone import Backbone
 from opframe_registry.component import Component
-from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, locations, meaning
+from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, in_place, locations, meaning
 from opframe_registry.metadata import Metadata
 from opframe_registry.training import MetricFunction, Normalization, RunInfo, RunLogger
 from opframe_registry.values import Batch, Fields, Order, Population, Progress, Split, Trajectories
@@ -88,12 +88,15 @@ class Dataset(Component):
     ) -> Identity:
         """What the numbers depend on. `stamps` gives those of all files below a path or URL; None: files do not count.
 
-        A `{split}` in a path stands for each of the `splits` (default: all that there are).
+        A `{split}` in a path stands for each of the `splits` (default: all that there are), for validation data for
+        `validation` and `valid`.
         """
-        splits = self.splits() if splits is None else splits
+        named = list(locations(self))
+        if splits is None:  # asking may mean looking for files
+            splits = self.splits() if any("{split}" in url for url in named) else ("train",)
         values = attrs.asdict(self)
         said = {name: meaning(type(self), name) for name in values}
-        urls = {url.replace("{split}", split): None for url in locations(self) for split in splits}
+        urls = {place: None for url in named for split in splits for place in in_place(url, split)}
         return Identity(
             type=self.name,
             revision=self.revision,
@@ -110,7 +113,9 @@ class Dataset(Component):
     def splits(self) -> tuple[Split, ...]:
         """The splits that the data come with. Where they have no validation split, the engine holds out training data.
 
-        `build` is called for these alone.
+        `build` is called for these alone. What is trained on, or is the test split, is not the validation split as
+        well. Called after `prepare`, or where `build` does without it. Raises DataError where files have to be asked,
+        and cannot be.
         """
         return ("train", "test")
 

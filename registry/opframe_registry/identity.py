@@ -10,6 +10,9 @@ from attrs import field, frozen
 
 from opframe_registry.values import Location
 
+WORDS: Mapping[str, tuple[str, ...]] = {"validation": ("validation", "valid")}
+"""What `{split}` in a path stands for: each split by its own name, and what others call it."""
+
 Stamp = tuple[int | str, ...]
 """Which version of a file it is: size and time of change in ns of a local one, size and version of a remote one."""
 
@@ -47,6 +50,11 @@ def meaning(component: type, name: str) -> Mapping[str, Any]:
         if attribute is not None and "changes_numbers" in attribute.metadata:
             return attribute.metadata
     return {}
+
+
+def in_place(url: str, split: str) -> tuple[str, ...]:
+    """The paths or URLs at which a split may lie, as `{split}` stands for its names; one where there is none in it."""
+    return tuple(dict.fromkeys(url.replace("{split}", word) for word in WORDS.get(split, (split,))))
 
 
 def locations(instance: Any) -> Iterator[str]:

@@ -24,9 +24,10 @@ from support import EXPERIMENT, ROOT, waves, write_prepared
 
 
 def test_a_run_leaves_a_folder_that_explains_itself(experiment: Path, opframe: Command) -> None:
-    done = opframe("run", experiment, "--set", "evaluation.figures=true", "--set", "trainer.evaluate_every=4")
+    settings = ("evaluation.figures=true", "trainer.evaluate_every=4", "data.validation=1")
+    done = opframe("run", experiment, *(word for setting in settings for word in ("--set", setting)))
     assert done.returncode == 0, done.stderr
-    assert "L2RE on held-out trajectories" in done.stdout
+    assert "L2RE on test trajectories" in done.stdout
     folder = experiment.parent / "run"
     report = json.loads((folder / "report.json").read_text())
     assert [item["title"] for item in report["datasets"]] == ["one", "two"]

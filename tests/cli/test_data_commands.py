@@ -16,7 +16,7 @@ from data_support import Command, command, write_experiment
 from opframe.bench.chunks import read_stored_chunks
 from opframe.readers.contents import gather
 from opframe.tools.recognition import recognise
-from opframe.tools.selection import load_selection, splits
+from opframe.tools.selection import limited, load_selection, splits
 from opframe_registry import Catalog, ConfigError, DataError, Dataset
 from servers import FileServer
 from support import ROOT, waves, write_prepared
@@ -61,7 +61,7 @@ def test_a_list_of_datasets_without_the_rest_of_an_experiment_is_enough(catalog:
     selection = load_selection(ROOT / "configs" / "datasets" / "default.toml", catalog)
     assert (selection.frames, len(splits(selection))) == (None, 2 * len(selection.datasets) + len(selection.zero_shot))
     with pytest.raises(ConfigError, match=r"no dataset is called 'ns2d'"):
-        splits(selection, ["ns2d"])
+        limited(selection, ["ns2d"])
 
 
 @pytest.mark.parametrize(

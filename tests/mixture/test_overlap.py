@@ -14,6 +14,7 @@ from opframe.mixture import fingerprints
 from opframe.mixture.overlap import Overlap, advice
 from opframe.run import assembly
 from opframe.run.experiment import load_experiment
+from opframe.run.overlaps import with_test, with_validation
 from opframe_registry import Catalog, DataError
 from servers import FileServer
 from support import waves, write_prepared
@@ -26,7 +27,8 @@ def found(path: Path, catalog: Catalog, *overrides: str) -> tuple[list[Overlap],
     said: list[tuple[str, int, int]] = []
     overrides = (f"data.cache={path.parent / 'cache'}", *overrides)
     given = load_experiment(path, catalog, overrides)
-    return assembly.overlaps(given, lambda *words: said.append(words)), said
+    sources = assembly.open_sources(given)
+    return with_test(given, sources, lambda *words: said.append(words)), said
 
 
 def leaking(grid: int = 16) -> NDArray[np.float32]:
@@ -61,6 +63,27 @@ def test_it_is_found_across_datasets_in_zero_shot_data_and_whatever_the_stride(
     assert one.words.startswith(
         "TEST DATA ARE TRAINED ON: 2 of 2 zero-shot trajectories of other (0, 1) are the same as"
     )
+
+
+def test_validation_data_are_compared_with_what_is_trained_on_and_with_what_is_tested(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    data = waves(12, 12, 16)  # 0 to 9 for training, of which 2 and 7 are held out
+    data[3], data[10] = data[2], data[7]
+    path = write_experiment(tmp_path, data)
+    given = load_experiment(path, catalog, [f"data.cache={tmp_path / 'cache'}", "data.validation=2"])
+    sources = assembly.open_sources(given)
+    said: list[tuple[str, int, int]] = []
+    (one,) = with_validation(given, sources, lambda *words: said.append(words))
+    assert (one.split, one.trajectories, one.training_trajectories) == ("validation", (2,), (3,))
+    assert one.words.startswith("VALIDATION DATA ARE TRAINED ON: 1 of 2 validation trajectories of one (2) are the")
+    assert advice([one])[0].startswith("[[datasets]] of one: `opframe data check` names")
+    assert len(said) == 14
+    (two,) = with_test(given, sources, lambda *words: said.append(words))
+    assert (two.split, two.used, two.trajectories, two.training_trajectories) == ("test", "validation", (0,), (7,))
+    assert two.words.startswith("TEST DATA ARE VALIDATED BY: 1 of 2 test trajectories of one (0) are the same as")
+    assert advice([two]) == ["to train without them: [[datasets]] of one: exclude = [7]"]
+    assert len(said) == 18  # those of training are known by now
 
 
 def test_a_common_beginning_alone_is_said_otherwise(tmp_path: Path, catalog: Catalog) -> None:
@@ -132,7 +155,7 @@ def test_a_run_and_an_evaluation_say_it_on_the_console_and_in_the_report(tmp_pat
     options = ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "trainer.steps=1"]
     done = command("run", path, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(words) == 2  # before training, and beside the results
+    assert done.stdout.count(words) == 1  # beside the results: before, no test frame is read
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [one["training_trajectories"] for one in report["overlaps"]] == [[2, 5]]
     assert f"- **{words} (2, 5)." in (tmp_path / "run" / "report.md").read_text()

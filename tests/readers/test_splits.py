@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layout_support import LAYOUTS
+from opframe.files.stamps import stamps
 from opframe.readers.arrays import Part
 from opframe.readers.splits import Share, chosen, share
 from opframe_registry import Catalog, DataError, Dataset, Split
+from servers import FileServer
 from support import waves, write_prepared
+from tests.plugins.test_pdearena import write_smoke
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=6), st.data())
@@ -77,3 +81,49 @@ def test_what_is_complained_of_is_what_was_set(
     with pytest.raises(DataError) as error:
         share(component, split, "d.h5", have, separate=False)
     assert str(error.value) == f"prepared: {expected}"
+
+
+@pytest.mark.parametrize("word", ["validation", "valid"])
+@pytest.mark.parametrize("type_", ["prepared", "array"])
+def test_a_file_for_validation_beside_the_others_is_the_validation_split(
+    catalog: Catalog, tmp_path: Path, type_: str, word: str
+) -> None:
+    data = waves(9, 3, 4)
+    keys = {"axes": "n x y t c", "path": "data"} if type_ == "array" else {}
+    component = catalog.get(Dataset, type_)(url=str(tmp_path / "{split}.h5"), **keys)
+    for first, name in enumerate(("train", "test")):
+        write_prepared(tmp_path / f"{name}.h5", data[3 * first : 3 * first + 3])
+    assert component.splits() == ("train", "test")
+    write_prepared(tmp_path / f"{word}.h5", data[6:])
+    assert component.splits() == ("train", "validation", "test")
+    found = component.build("validation", Path())
+    assert (found.read(2, 0, 3)[:, 0] == data[8, ..., 0].transpose(2, 0, 1)).all()
+    assert found.metadata.split == "all 3 trajectories of the files for validation"
+    fewer = catalog.get(Dataset, type_)(url=str(tmp_path / "{split}.h5"), validation=2, **keys)
+    assert fewer.build("validation", Path()).metadata.trajectories == 2
+    assert str(tmp_path / f"{word}.h5") in component.identity(stamps).files
+
+
+def test_what_is_trained_on_or_tested_is_not_the_validation_split(catalog: Catalog, tmp_path: Path) -> None:
+    three, two = ("train", "validation", "test"), ("train", "test")
+    for number, split in enumerate(("train", "valid", "test")):
+        write_smoke(tmp_path, split, str(number), 1)
+    well = LAYOUTS / "the_well" / "ns_kolmogorov_uv"
+    for name, url, keys, expected in (
+        ("the_well", well, {}, three),
+        ("the_well", well, {"test_split": "valid"}, two),
+        ("pdearena", tmp_path, {}, three),
+        ("pdearena", tmp_path, {"test_split": "valid"}, two),
+        ("pdearena", tmp_path, {"train_split": "train+valid"}, two),
+    ):
+        component = catalog.get(Dataset, name)(url=str(url), **keys)
+        assert component.splits() == expected
+        frames = {split: component.build(split, Path()).read(0, 0, 1).tobytes() for split in expected}
+        assert len({*frames.values()}) == len(expected)
+
+
+def test_a_server_is_asked_for_a_file_for_validation(catalog: Catalog, server: FileServer) -> None:
+    component = catalog.get(Dataset, "prepared")(url=server.serve("train.h5", b"").replace("train", "{split}"))
+    assert component.splits() == ("train", "test")
+    server.serve("valid.h5", b"something")
+    assert component.splits() == ("train", "validation", "test")

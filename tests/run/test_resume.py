@@ -132,7 +132,7 @@ def test_no_space_while_saving_keeps_the_last_good_checkpoint(experiment: Path, 
 
 
 def test_only_the_newest_checkpoints_and_the_best_are_kept(experiment: Path, opframe: Command) -> None:
-    settings = ("trainer.checkpoint_every=1", "trainer.evaluate_every=4", "trainer.keep=2")
+    settings = ("trainer.checkpoint_every=1", "trainer.evaluate_every=4", "trainer.keep=2", "data.validation=1")
     options = [word for setting in settings for word in ("--set", setting)]
     assert opframe("run", experiment, *options, "--stop-at", 7).returncode == 0
     kept = sorted(path.name for path in (experiment.parent / "run" / "checkpoints").iterdir())

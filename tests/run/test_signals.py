@@ -41,7 +41,9 @@ PHASES = {
     "reading the first batch": Phase(slow="opframe.mixture.source:Source.read", step=0),
     "reading a batch": Phase(slow="opframe.mixture.source:Source.read", after=9, step=2),
     "evaluating in training": Phase(
-        slow="opframe.evaluation.protocol:Evaluator.read", options=("trainer.evaluate_every=3",), step=3
+        slow="opframe.evaluation.protocol:Evaluator.read",
+        options=("trainer.evaluate_every=3", "data.validation=2"),
+        step=3,
     ),
     "evaluating at the end": Phase(slow="opframe.evaluation.protocol:Evaluator.read", how="in_a_library"),
     "reporting": Phase(slow="opframe.evaluation.report:verdict"),
@@ -167,7 +169,10 @@ PARALLEL = {
     "building the network": Phase(slow="opframe.run.assembly:check_grids"),
     "training": Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=4, step=5),
     "evaluating in training": Phase(
-        slow="opframe.evaluation.protocol:Evaluator.read", how="briefly", options=("trainer.evaluate_every=3",), step=3
+        slow="opframe.evaluation.protocol:Evaluator.read",
+        how="briefly",
+        options=("trainer.evaluate_every=3", "data.validation=2"),
+        step=3,
     ),
 }
 
