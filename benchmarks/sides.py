@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.published import published_network, published_training
 from opframe.config.building import build_loss, build_network, build_optimizer, build_schedule
 from opframe.config.settings import Trainer as Settings
-from opframe.console import Bar
 from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.rollout import model_forecast
 from opframe.processes import Processes
 from opframe.run.checkpoint import Checkpoints
-from opframe.run.trainer import Trainer, wrap
+from opframe.run.trainer import Trainer
 from opframe_autoregressive import PUBLISHED_NOISE, RelativeL2
 from opframe_optimizers import Adam, Constant
 from opframe_registry import Backbone, Batch, Fields, Prediction
@@ -51,21 +49,16 @@ def trainer_of(network: nn.Module, fields: Fields, bfloat16: bool = False) -> Tr
     """The trainer of a run on a CPU, with neither data nor a folder: what is timed is its step on a given batch."""
     settings = Settings(steps=1, clip=CLIP, precision="bfloat16" if bfloat16 else "float32")
     processes = Processes(rank=0, count=1, device=torch.device("cpu"))
-    loss = build_loss(RelativeL2(penalty_weight=BALANCE), fields)
     optimizer = build_optimizer(Adam(learning_rate=LEARNING_RATE), [{"params": list(network.parameters())}])
     evaluator = Evaluator(sources=(), zero_shot=(), fields=fields, processes=processes, batch_size=1, bfloat16=bfloat16)
     return Trainer(
         settings=settings,
-        processes=processes,
         backbone=network,
-        task=wrap(network, loss, settings, processes),
+        loss=build_loss(RelativeL2(penalty_weight=BALANCE), fields),
         optimizer=optimizer,
         schedule=build_schedule(Constant(), optimizer, settings.steps),
         checkpoints=Checkpoints(Path("never-written"), settings.keep, processes),
-        journal=None,
         evaluator=evaluator,
-        bar=Bar(Console(quiet=True), "", 1, shown=False),
-        stop_at=settings.steps,
     )
 
 

@@ -121,6 +121,11 @@ class Bar:
         if self._progress:
             self._progress.stop()
 
+    @classmethod
+    def hidden(cls) -> Self:
+        """One that nobody sees."""
+        return cls(Console(quiet=True), "", 1, shown=False)
+
     def show(self, done: int, words: str = "") -> None:
         """Move to `done`, with a few words on how it goes."""
         if self._progress:

@@ -31,18 +31,26 @@ class Processes:
         """Whether the flag is set in any process."""
         return self.sum(torch.tensor([float(flag)])).item() > 0
 
-    def ask_any(self, flag: bool) -> Callable[[], bool]:
-        """Ask whether the flag is set in any process; the answer, which waits for the others, is to be called for."""
+    def ask_any(self, *flags: bool) -> Callable[[], tuple[bool, ...]]:
+        """Ask which flags are set in any process; the answer, which waits for the others, is to be called for."""
         if self.count == 1:
-            return lambda: flag
-        flags = torch.tensor([float(flag)])
-        exchange = dist.all_reduce(flags, async_op=True)  # in main memory, so that no GPU is waited for
+            return lambda: flags
+        sums = torch.tensor([float(flag) for flag in flags])
+        exchange = dist.all_reduce(sums, async_op=True)  # in main memory, so that no GPU is waited for
 
-        def answer() -> bool:
+        def answer() -> tuple[bool, ...]:
             exchange.wait()
-            return flags.item() > 0
+            return tuple(total > 0 for total in sums.tolist())
 
         return answer
+
+    def first_words(self, words: str) -> str:
+        """The words of the first process that has any."""
+        if self.count == 1:
+            return words
+        every: list[str | None] = [None] * self.count
+        dist.all_gather_object(every, words)
+        return next((said for said in every if said), "")
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes."""

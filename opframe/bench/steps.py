@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from attrs import evolve, frozen
-from rich.console import Console
 
 from opframe.bench.loading import measure
 from opframe.bench.timing import Call, Spread, in_turns, spread
@@ -26,7 +25,7 @@ from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.checkpoint import Checkpoints
 from opframe.run.parameters import training_mode
-from opframe.run.trainer import Trainer, wrap
+from opframe.run.trainer import Trainer
 from opframe_registry import Batch, Dataset
 
 STEP, LOOP = "training step", "training with the loader"
@@ -101,13 +100,11 @@ def _trainer(experiment: Experiment, sources: assembly.Sources, processes: Proce
     settings = experiment.trainer
     return Trainer(
         settings=settings,
-        processes=processes,
         backbone=backbone,
-        task=wrap(backbone, assembly.build_loss(experiment, sources.fields), settings, processes),
+        loss=assembly.build_loss(experiment, sources.fields),
         optimizer=optimizer,
         schedule=assembly.build_schedule(experiment, optimizer),
         checkpoints=Checkpoints(folder, settings.keep, processes),
-        journal=None,
         evaluator=Evaluator(
             sources=sources.test,
             zero_shot=(),
@@ -116,8 +113,6 @@ def _trainer(experiment: Experiment, sources: assembly.Sources, processes: Proce
             batch_size=experiment.evaluation.batch_size,
             bfloat16=settings.precision == "bfloat16",
         ),
-        bar=Bar(Console(quiet=True), "", 1, shown=False),
-        stop_at=_ENDLESS,
     )
 
 
@@ -189,7 +184,7 @@ def _checkpoint(trainer: Trainer, folder: Path, seconds: float) -> Row:
 def _of_reading(experiment: Experiment) -> Iterator[Row]:
     """The loader alone: of every training dataset, and of the mixture."""
     samples = max(_WINDOWS, experiment.data.batch_size)
-    for rate in measure(experiment, samples, _ROUNDS, Bar(Console(quiet=True), "", 1, shown=False)):
+    for rate in measure(experiment, samples, _ROUNDS, Bar.hidden()):
         yield Row(
             name=f"loader, {rate.title}",
             seconds=spread([1 / rate.samples_per_second]),

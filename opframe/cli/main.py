@@ -30,6 +30,8 @@ MISTAKE = 2
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted by Ctrl-C, 143 by SIGTERM.
 
+    A callback that interrupts training, as where the time is over, has the exit code of SIGTERM.
+
     `words` are what a person wrote after `opframe`: those of this process where none are given. With the environment
     variable OPFRAME_TRACEBACK a mistake comes with its traceback, for those who write plugins.
     """
@@ -133,7 +135,9 @@ def _run(arguments: argparse.Namespace) -> int:
     outcome = run(request, console)
     if outcome.interrupted and os.environ.get("RANK", "0") == "0":
         where = f"at step {outcome.step}, saved" if outcome.step else "before the first step"
-        console.print(f"stopped {where}; continue with: {how}", highlight=False, soft_wrap=True)
+        why = f" ({outcome.interruption})" if outcome.interruption else ""
+        words = f"stopped {where}{why}; continue with: {how}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
     return exit_code(outcome.signal) if outcome.signal is not None else 0
 
 

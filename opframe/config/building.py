@@ -15,10 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from opframe.console import counted
 from opframe_registry import (
+    POINTS,
     Backbone,
+    Callback,
     Component,
     Dataset,
     Fields,
+    Logger,
     LossFunction,
     Metadata,
     Normalization,
@@ -30,11 +33,14 @@ from opframe_registry import (
     PluginError,
     Population,
     Progress,
+    RunInfo,
+    RunLogger,
     Sampler,
     Schedule,
     Split,
     Trajectories,
     Window,
+    did_you_mean,
 )
 
 
@@ -213,3 +219,31 @@ def build_normalization(component: Normalizer, metadata: Metadata) -> Normalizat
     right = all(callable(getattr(made, method, None)) for method in methods)
     _expect(right, component, f"a Normalization, with {', '.join(methods)}", made)
     return _CheckedNormalization(component, made)
+
+
+def build_logger(component: Logger, run: RunInfo) -> RunLogger:
+    """A logger that has begun. Raises RunError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(run)
+    methods = ("log", "image", "close") if component.images else ("log", "close")
+    right = all(callable(getattr(made, name, None)) for name in methods)
+    _expect(right, component, f"a RunLogger, with {', '.join(map(repr, methods))}", made)
+    return made
+
+
+def build_callback(component: Callback) -> object:
+    """A callback's object, all of whose points there are. Raises PluginError."""
+    with blamed(component, "build"):
+        made = component.build()
+        names = [name for name in dir(made) if callable(getattr(made, name))]
+    for name in names:
+        if name.startswith(("before_", "after_")) and name not in POINTS:
+            raise PluginError(
+                f"{_named(component)}: '{name}' is no point of training{did_you_mean(name, POINTS)}; there are "
+                f"{', '.join(POINTS)}"
+            )
+    _expect(any(name in POINTS for name in names), component, f"an object with a method of {', '.join(POINTS)}", made)
+    if ("state_dict" in names) != ("load_state_dict" in names):
+        fault = "it has one of 'state_dict' and 'load_state_dict'; it needs both, or none"
+        raise PluginError(f"{_named(component)}: {fault}")
+    return made

@@ -7,8 +7,10 @@ from typing import Any
 
 from opframe_registry import ConfigError
 
+_LINES: Mapping[str, Any] = {"type": "json_lines"}
 DEFAULTS: Mapping[str, Any] = {
     "normalizer": {"type": "none"},
+    "loggers": [_LINES, {"type": "tensorboard"}],
 }
 """Tables that an experiment has where its file does not name them."""
 
@@ -21,9 +23,21 @@ def completed(tables: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError where an old key and what has taken its place say different things.
     """
-    laid = {**DEFAULTS, **_with_normalizer(tables)}
+    laid = _with_lines({**DEFAULTS, **_with_normalizer(tables)})
     older = {name: {**keys, **laid[name]} for name, keys in KEYS.items() if isinstance(laid.get(name), Mapping)}
     return {**laid, **older}
+
+
+def _with_lines(tables: dict[str, Any]) -> dict[str, Any]:
+    """With the logger of JSON lines, which every run has, in front of the others."""
+    loggers = tables["loggers"]
+    if not isinstance(loggers, list) or any(_type(logger).rpartition(":")[2] == _LINES["type"] for logger in loggers):
+        return tables
+    return {**tables, "loggers": [_LINES, *loggers]}
+
+
+def _type(table: Any) -> str:
+    return str(table.get("type")) if isinstance(table, Mapping) else ""
 
 
 def outdated(tables: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,18 @@ from typing import Literal
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
 
-from opframe_registry import Backbone, Dataset, Location, Normalizer, Objective, Optimizer, Sampler, Schedule
+from opframe_registry import (
+    Backbone,
+    Callback,
+    Dataset,
+    Location,
+    Logger,
+    Normalizer,
+    Objective,
+    Optimizer,
+    Sampler,
+    Schedule,
+)
 
 Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
 """How frames of another grid come to that of the model; with `native` they do not."""
@@ -123,7 +134,7 @@ class Trainer:
         validator=gt(0.0),
         metadata={"help": "largest gradient norm (inf: any); larger gradients are scaled down"},
     )
-    log_every: int = field(default=10, validator=gt(0), metadata={"help": "steps between entries in the journal"})
+    log_every: int = field(default=10, validator=gt(0), metadata={"help": "steps between the numbers that loggers get"})
     evaluate_every: int | None = field(
         default=None,
         validator=optional(gt(0)),
@@ -206,7 +217,27 @@ class Experiment:
     schedule: Schedule = field(metadata={"help": "the learning rate over training"})
     trainer: Trainer = field(metadata={"help": "how long and how to train"})
     evaluation: Evaluation = field(factory=Evaluation, metadata={"help": "how to evaluate"})
+    loggers: tuple[Logger, ...] = field(
+        default=(),
+        metadata={"help": "where numbers go, json_lines always among them (default: json_lines and tensorboard)"},
+    )
+    callbacks: tuple[Callback, ...] = field(default=(), metadata={"help": "what is done at points of training"})
 
     @zero_shot.validator
     def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:
         check_labels((*self.datasets, *value))
+
+    @loggers.validator
+    def _loggers_differ(self, attribute: Attribute[tuple[Logger, ...]], value: tuple[Logger, ...]) -> None:
+        for index, logger in enumerate(value):
+            if logger in value[:index]:
+                raise ValueError(f"loggers[{index}]: '{logger.name}' is listed twice with the same keys; remove one")
+
+    @callbacks.validator
+    def _evaluations(self, attribute: Attribute[tuple[Callback, ...]], value: tuple[Callback, ...]) -> None:
+        for index, callback in enumerate(value):
+            if callback.needs_evaluation and self.trainer.evaluate_every is None:
+                raise ValueError(
+                    f"callbacks[{index}]: '{callback.name}' goes by evaluations in training, and there are none; set "
+                    "trainer.evaluate_every"
+                )

@@ -15,6 +15,7 @@ from opframe.mixture.source import frames_in_words, left_out, lengths_of, open_d
 from opframe.mixture.statistics import Statistics
 from opframe.mixture.validation import in_words
 from opframe.run import assembly
+from opframe.run.callbacks import build_callbacks
 from opframe.run.distributed import assumed
 from opframe.run.facts import unselected
 from opframe.run.memory_check import check_batches, check_memory
@@ -60,6 +61,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     assembly.build_schedule(experiment, optimizer)
     assembly.build_loss(experiment, sources.fields)
     assembly.build_order(experiment, sources.train)
+    build_callbacks(experiment.callbacks)
     frozen = sum(weight.numel() for weight in backbone.parameters() if not weight.requires_grad)
     if frozen:
         console.print(f"frozen: {frozen:,} parameters", highlight=False)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.files.atomic import write_atomically
 from opframe.processes import Processes
+from opframe.run.callback_state import fresh_tensors, put_together, taken_apart
 from opframe.weights.checkpoints import CheckpointRecord, complete_checkpoints, read_best, read_record
 from opframe_registry import RunError
 
@@ -104,6 +105,29 @@ def collect_state(
     }
 
 
+def collect_callbacks(states: Mapping[str, Any], leads: bool) -> dict[str, Any]:
+    """The states of callbacks, as part of the whole state: those of the leading process, for all."""
+    return {"callbacks": {name: taken_apart(name, state) for name, state in states.items()}} if states and leads else {}
+
+
+def read_callbacks(path: Path, processes: Processes) -> dict[str, Any]:
+    """The states of callbacks in a checkpoint, by their names. Raises RunError naming the checkpoint."""
+    names = read_record(path).callbacks
+    if not names:
+        return {}
+    forms = _loaded(path, {name: {"form": ""} for name in names}, processes)
+    tensors = {name: fresh_tensors(forms[name]["form"]) for name in names}
+    if any(tensors.values()):
+        _loaded(path, {name: {"tensors": fresh} for name, fresh in tensors.items()}, processes)
+    return {name: put_together(forms[name]["form"], tensors[name]) for name in names}
+
+
+def _loaded(path: Path, callbacks: dict[str, Any], processes: Processes) -> dict[str, Any]:
+    state = {"callbacks": callbacks}
+    _load(path, state, processes)
+    return state["callbacks"]
+
+
 def restore_state(
     path: Path,
     backbone: nn.Module,
@@ -116,17 +140,22 @@ def restore_state(
     known_random = read_record(path).processes == processes.count
     if not known_random:
         state.pop(f"random_{processes.rank}")
+    _load(path, state, processes)
+    set_state_dict(backbone, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    if known_random:
+        _set_random_state(state[f"random_{processes.rank}"])
+    return int(state["progress"]["step"])
+
+
+def _load(path: Path, state: dict[str, Any], processes: Processes) -> None:
+    """Read a checkpoint into a state. Raises RunError naming the checkpoint."""
     try:
         with _quiet():
             load(state, checkpoint_id=path, no_dist=processes.count == 1)
     except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
         first = str(error).splitlines()[0]
         raise RunError(f"{path}: cannot be loaded ({first}); remove it to continue from the one before") from error
-    set_state_dict(backbone, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    if known_random:
-        _set_random_state(state[f"random_{processes.rank}"])
-    return int(state["progress"]["step"])
 
 
 @contextmanager

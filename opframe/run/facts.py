@@ -33,7 +33,13 @@ def unselected(experiment: Experiment, validated: bool) -> list[str]:
     ]
 
 
-def selection_in_words(checkpoints: Path, step: int) -> str:
+def end_in_words(checkpoints: Path, step: int, stopped: str | None) -> list[str]:
+    """How training ended, and what of it is evaluated."""
+    why = [] if stopped is None else [f"stopped at step {step}: {stopped}"]
+    return [*why, _selection_in_words(checkpoints, step)]
+
+
+def _selection_in_words(checkpoints: Path, step: int) -> str:
     """Which weights are evaluated, those of the last step, and which checkpoint the validation data would choose."""
     best = read_best(checkpoints)
     if best is None or best.split != "validation":
@@ -53,6 +59,7 @@ def size_in_words(experiment: Experiment, backbone: nn.Module) -> str:
 def facts_of(experiment: Experiment, processes: Processes, done: list[str], when: str) -> list[str]:
     """What the report says above its table: what was done, on what, and where to find more."""
     compared = [] if experiment.evaluation.overlap else ["training and test data not compared (evaluation.overlap)"]
+    events = ", events/" if (Path(experiment.run.folder) / "events").exists() else ""
     begun: list[str] = []
     if experiment.init:
         begun = [f"weights from {experiment.init.from_}{begun_with(Path(experiment.run.folder))} (init.json)"]
@@ -62,7 +69,7 @@ def facts_of(experiment: Experiment, processes: Processes, done: list[str], when
         *compared,
         f"{_grids(experiment)}, {counted(experiment.data.history, 'frame')} of history",
         f"{counted(processes.count, 'process')} on {processes.device.type}, {when}",
-        "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json, events/",
+        "settings: config.toml; versions and hardware: environment.json; numbers: metrics.jsonl, report.json" + events,
     ]
 
 

@@ -23,7 +23,7 @@ from opframe.console import counted
 from opframe.files.atomic import write_atomically
 from opframe.run.assembly import Sources
 from opframe.run.experiment import to_toml
-from opframe.weights.checkpoints import latest_step
+from opframe.weights.checkpoints import CheckpointRecord, latest_record
 from opframe.weights.normalization import differing, normalised, records
 from opframe.weights.pretrained import Header, Origin, Trained, header_toml, now, read_header
 from opframe_registry import Catalog, RunError
@@ -32,7 +32,7 @@ _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "
 # What may change between the parts of one run, because it does not change the weights.
 _FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
 _FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep")}
-_FREE_TABLES = ("evaluation.", "zero_shot", "files")
+_FREE_TABLES = ("evaluation.", "zero_shot", "files", "loggers", "callbacks")
 
 
 @frozen(kw_only=True)
@@ -54,21 +54,22 @@ class RunFolder:
             if self.path.exists() and any(self.path.iterdir()):
                 raise RunError(f"{self.path} exists and is not a run of opframe; choose another run.folder")
             return
-        step = latest_step(self.checkpoints)
-        if step is None:
+        latest = latest_record(self.checkpoints)
+        if latest is None:
             return  # a run that never came to a checkpoint: nothing can be lost
         differing = self._differences(experiment)
         if differing:
             lines = "".join(f"\n  {line}" for line in differing)
             raise RunError(f"{self.path} holds another experiment; it differs in{lines}\nchoose another run.folder")
         if not resume:
-            found = self._in_words(step, experiment.trainer.steps)
+            found = self._in_words(latest, experiment.trainer.steps)
             raise RunError(f"{self.path} holds {found}\ncontinue or evaluate it: {how}\nor choose another run.folder")
 
-    def _in_words(self, step: int, steps: int) -> str:
-        if step >= steps:
-            return f"a finished run ({counted(steps, 'step')}); its report is {self.path / 'report.md'}"
-        return f"a run that stopped at step {step} of {steps}"
+    def _in_words(self, latest: CheckpointRecord, steps: int) -> str:
+        if latest.step >= steps or latest.stopped is not None:
+            why = f", after which it was stopped: {latest.stopped}" if latest.stopped else ""
+            return f"a finished run ({counted(latest.step, 'step')}{why}); its report is {self.path / 'report.md'}"
+        return f"a run that stopped at step {latest.step} of {steps}"
 
     def check_numbers(self, sources: Sources, catalog: Catalog) -> None:
         """Raises RunError where data are normalised otherwise than those that the run has been trained on so far."""

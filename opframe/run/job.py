@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from opframe.config.settings import Experiment
+from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar, Preparation, counted
 from opframe.evaluation.protocol import Evaluator, Report
 from opframe.evaluation.report import draw_all, make_tables, measured_on, verdict, write_report
@@ -27,14 +28,15 @@ from opframe.mixture.source import left_out
 from opframe.mixture.validation import in_words
 from opframe.processes import Processes
 from opframe.run import assembly, overlaps
-from opframe.run.checkpoint import Checkpoints, restore_state
+from opframe.run.callbacks import build_callbacks, check_evaluations
+from opframe.run.checkpoint import Checkpoints, read_callbacks, restore_state
 from opframe.run.distributed import joined
-from opframe.run.facts import facts_of, plan_in_words, selection_in_words, size_in_words, unselected
+from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
 from opframe.run.folder import RunFolder
-from opframe.run.journal import Journal
+from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
-from opframe.run.trainer import Outcome, Trainer, wrap
-from opframe.weights.checkpoints import latest_step, read_record
+from opframe.run.trainer import Outcome, Trainer
+from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_record
 from opframe_registry import Catalog, ConfigError
 
 
@@ -115,16 +117,31 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
         for line in chain(left_out(sources.train, evaluated), *said):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
-    outcome = _train(request, folder, sources, backbone, validation, processes, console)
-    if not outcome.interrupted:
-        when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
-        done = [*plan_in_words(experiment, backbone), selection_in_words(folder.checkpoints, outcome.step)]
-        facts = facts_of(experiment, processes, done, when)
-        scores = validation.evaluate(backbone) if validation else None
-        sources, others = _evaluated(experiment, sources, processes, console)
-        evaluator = _evaluator(experiment, sources, processes)
-        _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
+    with closing(_loggers(experiment, folder, processes, console)) as loggers:
+        outcome = _train(request, folder, sources, backbone, validation, processes, loggers, console)
+        if not outcome.interrupted:
+            when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
+            end = end_in_words(folder.checkpoints, outcome.step, outcome.stopped)
+            facts = facts_of(experiment, processes, [*plan_in_words(experiment, backbone), *end], when)
+            scores = validation.evaluate(backbone) if validation else None
+            sources, others = _evaluated(experiment, sources, processes, console)
+            evaluator = _evaluator(experiment, sources, processes)
+            report = _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
+            loggers.log(outcome.step, "test", report.numbers())
+            if experiment.evaluation.figures:
+                log_figures(loggers, outcome.step, folder.path / "figures")
     return outcome
+
+
+def _loggers(experiment: Experiment, folder: RunFolder, processes: Processes, console: Console) -> Loggers:
+    """The loggers of the run, which go on from its latest checkpoint. Raises RunError or PluginError."""
+    if not processes.leads:
+        return Loggers()
+    return open_loggers(experiment, latest_step(folder.checkpoints) or 0, partial(_say, console))
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluate(request: Request, console: Console) -> None:
@@ -202,49 +219,61 @@ def _train(
     backbone: nn.Module,
     validation: Evaluator | None,
     processes: Processes,
+    loggers: Loggers,
     console: Console,
 ) -> Outcome:
     experiment = request.experiment
     settings = experiment.trainer if validation else evolve(experiment.trainer, evaluate_every=None)
     evaluator = validation or _evaluator(experiment, sources, processes)  # never used where there is none
+    limited = evaluator.limited(experiment.evaluation.trajectories)
+    callbacks = build_callbacks(experiment.callbacks)
+    known = sum(source.metadata.trajectories for source in limited.sources) if validation else 0
+    check_evaluations(experiment.callbacks, known)
     optimizer = assembly.build_optimizer(experiment, backbone)
     schedule = assembly.build_schedule(experiment, optimizer)
     checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes)
     torch.manual_seed(experiment.run.seed + processes.rank)
-    step, latest = 0, checkpoints.latest()
+    record, latest = CheckpointRecord(step=0, processes=processes.count), checkpoints.latest()
     if latest is not None:
+        record = read_record(latest)
         _say_what_continues(latest, processes, console)
-        step = restore_state(latest, backbone, optimizer, schedule, processes)
-    if step >= settings.steps:
-        return Outcome(step=step, interrupted=False)
+        restore_state(latest, backbone, optimizer, schedule, processes)
+        differing = callbacks.load(read_callbacks(latest, processes))
+        for line in differing if processes.leads else ():
+            _say(console, line)
+    step = record.step
     order = assembly.build_order(experiment, sources.train)
-    stop_at = max(min(request.stop_at or settings.steps, settings.steps), step)
+    stop_at = max(min(request.stop_at or settings.steps, settings.steps), step) if record.stopped is None else step
     plan = assembly.training_plan(experiment, order, processes.rank, processes.count, range(step, stop_at))
     windows = assembly.training_windows(experiment, sources)
     loader = make_loader(windows, plan, experiment.data.workers, pin=processes.device.type == "cuda")
-    journal = Journal(folder.path, step) if processes.leads else None
     with Bar(console, "training", settings.steps, step, shown=processes.leads) as bar:
         trainer = Trainer(
             settings=settings,
-            processes=processes,
             backbone=backbone,
-            task=wrap(backbone, assembly.build_loss(experiment, sources.fields), settings, processes),
+            loss=assembly.build_loss(experiment, sources.fields),
             optimizer=optimizer,
             schedule=schedule,
             checkpoints=checkpoints,
-            journal=journal,
-            evaluator=evaluator.limited(experiment.evaluation.trajectories),
-            bar=bar,
-            stop_at=stop_at,
-            suspect=partial(extreme_window, windows, plan),
+            evaluator=limited,
+            seed=experiment.run.seed,
             step=step,
+            stop_at=stop_at,
+            stopped=record.stopped,
+            pending=latest is not None and _pending(record, settings),
+            loggers=loggers,
+            callbacks=callbacks,
+            bar=bar,
+            suspect=partial(extreme_window, windows, plan),
         )
-        try:
-            with closing(batches(loader)) as stream:
-                return trainer.train(stream)
-        finally:
-            if journal:
-                journal.close()
+        with closing(batches(loader)) as stream:
+            return trainer.train(stream)
+
+
+def _pending(record: CheckpointRecord, settings: Settings) -> bool:
+    """Whether a run was interrupted before the evaluation that was due at the step of its checkpoint."""
+    every = settings.evaluate_every
+    return every is not None and record.step % every == 0 and record.error is None and record.stopped is None
 
 
 def _say_what_continues(latest: Path, processes: Processes, console: Console) -> None:
@@ -269,10 +298,10 @@ def _report(
     found: Sequence[Overlap],
     console: Console,
     validation: Report | None = None,
-) -> None:
-    report: Report = evaluator.evaluate(backbone)
+) -> Report:
+    report = evaluator.evaluate(backbone)
     if not evaluator.processes.leads:
-        return
+        return report
     if experiment.evaluation.figures:
         draw_all(folder.path, evaluator, backbone, report)
     write_report(folder.path, experiment.title or folder.path.name, report, facts, found, validation)
@@ -282,3 +311,4 @@ def _report(
         console.print(line, highlight=False, soft_wrap=True)
     overlaps.say(found, console)
     console.print(f"report: {folder.path / 'report.md'}", highlight=False, soft_wrap=True)
+    return report

@@ -4,89 +4,113 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
+from opframe.evaluation.pictures import rollout_pictures
 from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.loading import split_batch, to_device
 from opframe.processes import Processes
-from opframe.run.checkpoint import Checkpoints, collect_state
-from opframe.run.journal import Journal
+from opframe.run.callbacks import Callbacks
+from opframe.run.checkpoint import Checkpoints, collect_callbacks, collect_state
+from opframe.run.ending import Answer, Ending
+from opframe.run.loggers import Loggers
 from opframe.run.parameters import training_mode
+from opframe.run.task import wrap
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
 from opframe_registry import Batch, LossFunction, RunError
 
 
-class Task(nn.Module):
-    """Backbone and objective as one module, so that DDP and torch.compile see the whole forward pass."""
-
-    def __init__(self, backbone: nn.Module, loss: LossFunction) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self._loss = loss
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Named losses of a batch."""
-        return dict(self._loss(self.backbone, batch))
-
-
-def wrap(backbone: nn.Module, loss: LossFunction, settings: Settings, processes: Processes) -> nn.Module:
-    """The task, compiled and distributed as the settings say."""
-    task: nn.Module = Task(backbone, loss)
-    if settings.compile:
-        task.compile()
-    if processes.count > 1:
-        task = DistributedDataParallel(task)
-    return task
-
-
 @frozen(kw_only=True)
 class Outcome:
-    """How training ended, and which signal ended it."""
+    """How training ended.
+
+    `signal` ended the process, or a callback did as if there had been one: `interruption` has its words. `stopped` are
+    those with which a callback ended training for good.
+    """
 
     step: int
     interrupted: bool
     signal: int | None = None
+    interruption: str = ""
+    stopped: str | None = None
 
 
 @define(kw_only=True)
 class Trainer:
-    """Trains one backbone from `step` to the last one; everything it needs is given, already built."""
+    """Trains one backbone from `step` to the last one; everything it needs is given, already built.
+
+    It is what callbacks see as `Training`. `stopped` says why training was ended for good before it resumes, and
+    `pending` that the evaluation which is due at the step it resumes from is still to be made.
+    """
 
     settings: Settings
-    processes: Processes
     backbone: nn.Module
-    task: nn.Module
+    loss: LossFunction
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     checkpoints: Checkpoints
-    journal: Journal | None
     evaluator: Evaluator
-    bar: Bar
-    stop_at: int
+    seed: int = 0
     step: int = 0
+    stop_at: int = field(default=Factory(lambda self: self.settings.steps, takes_self=True))
+    stopped: str | None = None
+    pending: bool = False
+    loggers: Loggers = field(factory=Loggers)
+    callbacks: Callbacks = field(factory=Callbacks)
+    bar: Bar = field(factory=Bar.hidden)
     suspect: Callable[[range], str | None] = lambda steps: None
     """What in the data of some steps may explain a loss that is not finite, in words."""
+    task: nn.Module = field(init=False)
+    losses: dict[str, Tensor] = field(factory=dict, init=False)
     _checked: int = field(default=0, init=False)
-    _signal: int | None = field(default=None, init=False)
-    _idle: bool = field(default=False, init=False)
-    _losses: dict[str, Tensor] = field(factory=dict, init=False)
+    _end: Ending = field(init=False)
     _rate: float = field(default=0.0, init=False)
     _norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)
     _clock: tuple[float, int] = field(factory=lambda: (time.monotonic(), 0), init=False)
     _saved: int = field(default=-1, init=False)
 
+    @_end.default
+    def _ending(self) -> Ending:
+        return Ending(processes=self.processes, stopped=self.stopped)
+
+    @task.default
+    def _wrapped(self) -> nn.Module:
+        return wrap(self.backbone, self.loss, self.settings, self.processes)
+
+    @property
+    def processes(self) -> Processes:
+        """Those that train together."""
+        return self.evaluator.processes
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that are to be done."""
+        return self.settings.steps
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Hand numbers of this step to the loggers."""
+        self.loggers.log(self.step, "train", {name: float(value) for name, value in values.items()})
+
+    def stop(self, reason: str) -> None:
+        """End training after this step as if it were the last one."""
+        self._end.stop = reason
+
+    def interrupt(self, reason: str) -> None:
+        """Save after this step and end, as after a signal."""
+        self._end.interrupt = reason
+
     def train(self, batches: Iterator[Batch]) -> Outcome:
-        """Train until the last step, a signal, or `stop_at`; the last state is always saved.
+        """Train until the last step, a signal, a callback's word, or `stop_at`; the last state is always saved.
 
         A signal is obeyed after the current step. One process alone need not wait for a batch or an evaluation.
         """
@@ -94,32 +118,62 @@ class Trainer:
         self._checked = self.step
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         training_mode(self.backbone)
-        with deferred(self._ask):
+        with deferred(self._end.hear):
             try:
-                while self.step < self.stop_at and (batch := self._next(batches)) is not None:
-                    stop = self.processes.ask_any(self._signal is not None)
+                self._begin()
+                while not self._end.over and self.step < self.stop_at and (batch := self._next(batches)) is not None:
                     self._carry_out(batch)
                     del batch  # its memory is for the next one
-                    if stop() or (self._signal is not None and self.processes.count == 1):
-                        raise Interrupted(self._signal or signal.SIGTERM)
             except Interrupted:
-                self._signal = self._signal or signal.SIGTERM  # which another process was sent
+                self._end.signal = self._end.signal or signal.SIGTERM  # which another process was sent
+                self._agree(self._end.ask())
             if self._saved != self.step:
                 self.save(None)
-        interrupted = self.step < self.settings.steps or self._signal is not None
-        return Outcome(step=self.step, interrupted=interrupted, signal=self._signal)
+            for call in self.callbacks.after_training:
+                call(self)
+        end = self._end
+        return Outcome(
+            step=self.step,
+            interrupted=end.signal is not None or (self.step < self.steps and end.stopped is None),
+            signal=end.signal,
+            interruption=end.interruption,
+            stopped=end.stopped,
+        )
+
+    def _begin(self) -> None:
+        """What comes before the first step."""
+        for call in self.callbacks.before_training:
+            call(self)
+        if self.callbacks:
+            self._agree(self._end.ask())
+        if self.pending and not self._end.over:
+            error = self.evaluate()
+            self._agree(self._end.ask())
+            self.save(error)
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        with self._interruptible():
+        with self._end.interruptible():
             return next(batches, None)
 
     def _carry_out(self, batch: Batch) -> None:
-        """A step, and what is due after it."""
+        """A step, and what is due after it.
+
+        Where no callback can ask for anything in this step, the processes agree on its end while it is computed.
+        """
+        ahead = None if self.callbacks else self._end.ask()
+        for call in self.callbacks.before_step:
+            call(self)
         self.train_step(to_device(batch, self.processes.device))
+        for call in self.callbacks.after_step:
+            call(self)
         self._log(len(batch.inputs))
         error = self.evaluate() if self._due(self.settings.evaluate_every) else None
+        self._agree(ahead or self._end.ask())
         if error is not None or self._due(self.settings.checkpoint_every):
-            self.save(error)  # last: what a run resumes from has its numbers in the journal, kill or no kill
+            self.save(error)  # last: what a run resumes from has its numbers with the loggers, kill or no kill
+
+    def _agree(self, answer: Answer) -> None:
+        self._end.agree(answer, last=self.step >= self.steps)
 
     def train_step(self, batch: Batch) -> None:
         """One optimizer step on this process's share of a global batch."""
@@ -129,37 +183,59 @@ class Trainer:
                 with self._autocast():
                     losses = self.task(part)
                 torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(parts))
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        for call in self.callbacks.after_backward:
+            call(self)
         self._norm = clip_grad_norm_(self.backbone.parameters(), self.settings.clip)
         self._rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._losses = {name: value.detach() for name, value in losses.items()}
         self.step += 1
 
     def evaluate(self) -> float:
-        """Evaluate on validation trajectories; returns the mean roll-out error. Raises Interrupted after a signal."""
-        with self._interruptible():
-            report = self.evaluator.evaluate(self.backbone, lambda: self._signal)
+        """Evaluate on validation trajectories; returns the mean roll-out error. Raises Interrupted after a signal.
+
+        Where callbacks change something before, it is not cut short, so that they can change it back.
+        """
+        self._end.end_if_interrupted()
+        for call in self.callbacks.before_evaluation:
+            call(self)
+        whole = bool(self.callbacks.before_evaluation)
+        with nullcontext() if whole else self._end.interruptible():
+            report = self.evaluator.evaluate(self.backbone, lambda: None if whole else self._end.signal)
+            pictures = rollout_pictures(self.evaluator, self.backbone) if self.loggers.images else {}
         training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
-        if self.journal:
-            self.journal.write(self.step, "evaluation", report.numbers())
+        scores = report.numbers()
+        self.loggers.log(self.step, "evaluation", scores)
+        for name, picture in pictures.items():
+            self.loggers.image(self.step, f"evaluation/{name}", picture)
+        for call in self.callbacks.after_evaluation:
+            call(self, {**scores, "selected": report.mean_error()})
         return report.mean_error()
 
     def save(self, error: float | None) -> None:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""
         self._check_finite()
         state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
-        record = CheckpointRecord(step=self.step, processes=self.processes.count, error=error, split="validation")
-        self.checkpoints.save(state, record)
+        callbacks = self.callbacks.state()
+        record = CheckpointRecord(
+            step=self.step,
+            processes=self.processes.count,
+            error=error,
+            split="validation",
+            stopped=self._end.stopped,
+            callbacks=tuple(callbacks),
+        )
+        self.checkpoints.save(state | collect_callbacks(callbacks, self.processes.leads), record)
         self._saved = self.step
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
 
     def _log(self, samples: int) -> None:
-        """Every few steps: numbers to journal and bar."""
+        """Every few steps: numbers to loggers and bar."""
         started, count = self._clock
         self._clock = (started, count + samples * self.processes.count)  # of this stretch between entries
         if not self._due(self.settings.log_every):
@@ -167,17 +243,17 @@ class Trainer:
         self._check_finite()
         rate = self._clock[1] / (time.monotonic() - started)
         self._clock = (time.monotonic(), 0)
-        means = self.processes.sum(torch.stack(list(self._losses.values()))) / self.processes.count
-        losses = dict(zip(self._losses, means.tolist(), strict=True))
-        if self.journal:
+        means = self.processes.sum(torch.stack(list(self.losses.values()))) / self.processes.count
+        losses = dict(zip(self.losses, means.tolist(), strict=True))
+        if self.loggers:
             others = {"gradient_norm": float(self._norm), "learning_rate": self._rate, "samples_per_second": rate}
-            self.journal.write(self.step, "train", losses | others)
+            self.loggers.log(self.step, "train", losses | others)
         words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
         self.bar.show(self.step, f"{words}  lr {self._rate:.2e}  {rate:.0f} samples/s")
 
     def _check_finite(self) -> None:
-        if not all(torch.isfinite(value) for value in (*self._losses.values(), self._norm)):
-            values = ", ".join(f"{name} = {float(value)}" for name, value in self._losses.items())
+        if not all(torch.isfinite(value) for value in (*self.losses.values(), self._norm)):
+            values = ", ".join(f"{name} = {float(value)}" for name, value in self.losses.items())
             latest = self.checkpoints.latest()
             said = f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}"
             why = self.suspect(range(self._checked, self.step)) or "lower optimizer.learning_rate or trainer.clip"
@@ -193,22 +269,3 @@ class Trainer:
         if isinstance(self.task, DistributedDataParallel) and not last:
             return self.task.no_sync()
         return nullcontext()
-
-    def _ask(self, number: int) -> None:
-        self._signal = number
-        self._check_interrupted()
-
-    def _check_interrupted(self) -> None:
-        """Raises Interrupted after a signal where nothing that is saved is being changed."""
-        if self._signal is not None and self._idle and self.processes.count == 1:  # several have to agree first
-            raise Interrupted(self._signal)
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """For what changes nothing that is saved. Raises Interrupted as soon as a signal comes, or if one has come."""
-        self._idle = True
-        try:
-            self._check_interrupted()
-            yield
-        finally:
-            self._idle = False

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from opframe_registry import Split
 
 _NAME = re.compile(r"step-(\d+)")
+
+
+def _as_tuple(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names)  # JSON has lists
 
 
 @frozen(kw_only=True)
@@ -18,13 +23,16 @@ class CheckpointRecord:
     """What can be known of a checkpoint without loading it.
 
     `error` is the mean roll-out L2RE, if evaluated, on the data of `split`: those for validation, or in a run that was
-    made before there were any, those for testing.
+    made before there were any, those for testing. `stopped` says why training was ended here for good, and `callbacks`
+    name those whose state is in the checkpoint.
     """
 
     step: int
     processes: int
     error: float | None = None
     split: Split = "test"
+    stopped: str | None = None
+    callbacks: tuple[str, ...] = field(default=(), converter=_as_tuple)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -34,10 +42,16 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def latest_record(folder: Path) -> CheckpointRecord | None:
+    """What is known of the newest complete checkpoint of a folder."""
+    found = complete_checkpoints(folder)
+    return read_record(found[-1]) if found else None
+
+
 def latest_step(folder: Path) -> int | None:
     """The step of the newest complete checkpoint of a folder."""
-    found = complete_checkpoints(folder)
-    return read_record(found[-1]).step if found else None
+    record = latest_record(folder)
+    return record.step if record else None
 
 
 def steps_of(folder: Path) -> list[int]:

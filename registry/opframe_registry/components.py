@@ -225,6 +225,8 @@ class Logger(Component):
     """Where the numbers and pictures of a run go."""
 
     kind: ClassVar[str] = "logger"
+    images: ClassVar[bool] = True
+    """Whether it takes pictures, which are not drawn where no logger does."""
 
     @abstractmethod
     def build(self, run: RunInfo) -> RunLogger:
@@ -236,6 +238,8 @@ class Callback(Component):
     """What is done at some points of training; see `POINTS`."""
 
     kind: ClassVar[str] = "callback"
+    needs_evaluation: ClassVar[bool] = False
+    """Whether it is senseless without evaluations in training."""
 
     @abstractmethod
     def build(self) -> object:

@@ -112,7 +112,9 @@ POINTS: Mapping[str, str] = {
 
 A method takes the `Training`; that of `after_evaluation` also a mapping from names to scores, of which `selected` is
 the one that checkpoints are chosen by, lower being better. All processes come to every point in the same order.
-A callback may also have `state_dict()` and `load_state_dict(state)`; its state is saved with every checkpoint.
+A callback may also have `state_dict()` and `load_state_dict(state)`. Its state is saved with every checkpoint, after
+all points of the step but `after_training`, and loaded before the first point: numbers, words, tensors (which come back
+in main memory), and lists, tuples and mappings of them. It is that of the leading process, for all processes.
 """
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 from attrs import field, frozen
 import torch
 from opframe_registry import (
-    Backbone, Dataset, Metadata, Objective, Optimizer, Prediction, Sampler, Schedule, hookimpl
+    Backbone, Callback, Dataset, Logger, Metadata, Objective, Optimizer, Prediction, Sampler, Schedule, hookimpl
 )
 
 @frozen(kw_only=True)
@@ -41,6 +41,8 @@ KEYS = {
     "Sampler": "sampler={type='odd'}",
     "Optimizer": "optimizer={type='odd'}",
     "Schedule": "schedule={type='odd'}",
+    "Callback": "callbacks=[{type='odd'}]",
+    "Logger": "loggers=[{type='odd'}]",
 }
 
 
@@ -77,7 +79,7 @@ def wrong(name: str, kind: str, *expected: str, build: str = "return None", **ot
     code = ANY_KIND.replace("KIND", kind).replace("BUILD", build)
     for part in ("field", "method"):
         code = code.replace(part.upper(), others.get(part, ""))
-    command = others.get("command", "check")
+    command = others.get("command", "run" if kind == "Logger" else "check")  # a logger begins with the run
     return Case(
         name=name,
         arrange=installed(name, code),
@@ -175,6 +177,28 @@ BUILDING = [
     ),
     blamed(
         "class-optimizer", "Optimizer", "build returned type; expected a torch.optim", build="return torch.optim.Adam"
+    ),
+    blamed(
+        "misspelt-point",
+        "Callback",
+        "'after_stpe' is no point of training; did you mean 'after_step'?; there are before_training, before_step, ",
+        build="return type('Live', (), {'after_stpe': print, 'before_step': print})()",
+    ),
+    blamed(
+        "no-point", "Callback", "build returned Live; expected an object with", build="return type('Live', (), {})()"
+    ),
+    blamed(
+        "half-a-state",
+        "Callback",
+        "it has one of 'state_dict' and 'load_state_dict'; it needs both, or none",
+        build="return type('Live', (), {'after_step': print, 'state_dict': dict})()",
+    ),
+    blamed(
+        "raising-point",
+        "Callback",
+        "after_step raised ZeroDivisionError: division by zero (",
+        build="return type('Live', (), {'after_step': lambda self, training: 1 / 0})()",
+        command="run",
     ),
     wrong("raising-init", "Sampler", "sampler: not valid: KeyError: 'lost'", method=POST, command="check"),
     wrong(

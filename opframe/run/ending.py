@@ -1,0 +1,74 @@
+"""How training ends before its last step: after a signal or at a callback's word, in all processes at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from attrs import define, field
+
+from opframe.processes import Processes
+from opframe.signals import Interrupted
+
+Answer = Callable[[], tuple[bool, ...]]
+"""Whether any process is to be interrupted, and whether one wants to stop training for good."""
+
+
+@define(kw_only=True)
+class Ending:
+    """What is known of the end of training.
+
+    `stop` and `interrupt` are the words of callbacks of this process. What all processes have agreed on is whether
+    training is over, `stopped` with the words of the callback that ended it for good, and `interruption` with those of
+    one that ended the process as if there had been a `signal`.
+    """
+
+    processes: Processes
+    stopped: str | None = None
+    stop: str | None = None
+    interrupt: str | None = None
+    signal: int | None = None
+    interruption: str = ""
+    over: bool = field(init=False)
+    _idle: bool = field(default=False, init=False)
+
+    @over.default
+    def _is_over(self) -> bool:
+        return self.stopped is not None
+
+    def hear(self, number: int) -> None:
+        """Take a signal. Raises Interrupted where nothing would be lost."""
+        self.signal = number
+        if self._idle:
+            self.end_if_interrupted()
+
+    def ask(self) -> Answer:
+        """Ask all processes; the answer, which waits for the others, is for `agree`."""
+        return self.processes.ask_any(self.signal is not None or self.interrupt is not None, self.stop is not None)
+
+    def agree(self, answer: Answer, last: bool) -> None:
+        """End training where the answer says so; what was to be stopped at the last step has only come to its end."""
+        interrupted, stopped = answer()
+        if stopped and self.stopped is None and not last:
+            self.stopped = self.processes.first_words(self.stop or "")
+            self.over = True
+        if interrupted or (self.signal is not None and self.processes.count == 1):
+            self.interruption = self.processes.first_words(self.interrupt or "")
+            self.signal = self.signal or signal.SIGTERM  # which another process was sent
+            self.over = True
+
+    def end_if_interrupted(self) -> None:
+        """Raises Interrupted after a signal. For where nothing that is saved is being changed."""
+        if self.signal is not None and self.processes.count == 1:  # several have to agree first
+            raise Interrupted(self.signal)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """For what changes nothing that is saved. Raises Interrupted as soon as a signal comes, or if one has come."""
+        self._idle = True
+        try:
+            self.end_if_interrupted()
+            yield
+        finally:
+            self._idle = False
