@@ -83,7 +83,7 @@ def test_a_file_says_what_is_usual(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'u' at .*gone"):
+    with pytest.raises(DataError, match=r"'u' at .*gone"):
         measured(fields(), fields(), torch.ones(1), u=Location(str(tmp_path / "gone.npy")))
     np.save(tmp_path / "u.npy", np.zeros((3, 3), "f4"))
     with pytest.raises(DataError, match=r"'u' is \(3, 3\), but that of the prediction is \(4, 4\)"):

@@ -22,7 +22,7 @@ class CurriculumOrder:
         weights = np.array([population.weight for population in populations])
         self._shares = weights / weights.sum()
 
-    def open(self, step: int) -> float:
+    def share(self, step: int) -> float:
         """The fraction of a trajectory's windows that are open."""
         progress = min(step / self.settings.steps, 1.0)
         return self.settings.begin + (1 - self.settings.begin) * progress
@@ -30,7 +30,7 @@ class CurriculumOrder:
     def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]:
         """The `size` windows of global batch number `step`."""
         random = np.random.default_rng([seed, step])
-        share = self.open(step)
+        share = self.share(step)
         windows = []
         for dataset in random.choice(len(self.populations), size, p=self._shares).tolist():
             starts = self.populations[dataset].starts

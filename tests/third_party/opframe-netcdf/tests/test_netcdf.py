@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_with_its_file(basin: Path, tmp_path: Path) -> Non
         NetCDF(url=Location("folder"))
     with pytest.raises(DataError, match=r"no NetCDF file .* in .*train"):
         dataset(tmp_path).build("train", tmp_path)
-    with pytest.raises(DataError, match="train = 9, but .* holds 5 files"):
+    with pytest.raises(DataError, match=r"train = 9, but .* holds 5 files"):
         dataset(basin, train=9).build("train", basin)
     with pytest.raises(DataError, match=r"000\.nc: has no variable 'salt'"):
         dataset(basin, variables=("salt",)).build("train", basin)
