@@ -17,6 +17,8 @@ from remote_support import cache_in, use
 from servers import Bucket, FileServer
 from support import EXPERIMENT, waves, write_prepared
 
+collect_ignore = ["third_party"]  # packages of others, which test_third_party.py installs before it runs their tests
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:

@@ -1,0 +1,68 @@
+"""LAMB as a torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LAMBOptimizer(torch.optim.Optimizer):
+    """For every weight tensor w with gradient g, and step number t from 1 on:
+
+        m ← β₁ m + (1 − β₁) g               v ← β₂ v + (1 − β₂) g²
+        r = m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε) + λ w
+        w ← w − lr · min(‖w‖, largest) / ‖r‖ · r
+
+    with the factor 1 where ‖w‖ or ‖r‖ is zero. A complex weight is a pair of real ones. Nothing waits for the device.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        largest: float,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "largest": largest}
+        )
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Change every weight that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        self._change(weight, weight.grad, group)
+        return loss
+
+    def _change(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        state["step"] += 1
+        number = float(state["step"])  # it is kept on the host
+        w, g, m, v = (_real(item) for item in (weight, gradient, state["exp_avg"], state["exp_avg_sq"]))
+        first, second = group["betas"]
+        m.lerp_(g, 1 - first)
+        v.mul_(second).addcmul_(g, g, value=1 - second)
+        update = m / (1 - first**number) / ((v / (1 - second**number)).sqrt_() + group["eps"])
+        update.add_(w, alpha=group["weight_decay"])
+        length, size = torch.linalg.vector_norm(update), torch.linalg.vector_norm(w).clamp(max=group["largest"])
+        ratio = torch.where((length > 0) & (size > 0), size / length, 1.0)
+        w.sub_(update.mul_(ratio * group["lr"]))
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
