@@ -38,9 +38,10 @@ _PIECE = 2**19  # bytes that are copied at a time
 class Source:
     """One opened dataset of the mixture, of which every `stride`-th frame is used and some trajectories are not.
 
-    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending; so
-    are those of the trajectories that are too `short`, and of those `held_out`, which validation goes by. `rollout` frames
-    are predicted of the longest, after `history` frames. With a `normalization`, a model sees the channels in its units.
+    `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending;
+    so are those of the trajectories that are too `short`, and of those `held_out`, which validation goes by. `rollout`
+    frames are predicted of the longest, after `history` frames. With a `normalization`, a model sees the channels in
+    its units.
     """
 
     title: str

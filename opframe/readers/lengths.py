@@ -41,8 +41,8 @@ def checked_lengths(url: str, path: str, array: Array, trajectories: int, frames
             return tuple(map(int, lengths.tolist()))
         shown = f"numbers from {lengths.min():g} to {lengths.max():g}"
     raise DataError(
-        f"{redacted(url)}: '{path}' has {shown}; expected how many frames each of {trajectories} trajectories has, from "
-        f"0 to {frames}"
+        f"{redacted(url)}: '{path}' has {shown}; expected how many frames each of {trajectories} trajectories has, "
+        f"from 0 to {frames}"
     )
 
 

@@ -58,8 +58,8 @@ class Course:
 class Audit:
     """What is known of one split of a dataset.
 
-    `course` is over all trajectories without fault, `leaked` are those to train or to validate by that are used later as
-    well.
+    `course` is over all trajectories without fault, `leaked` are those to train or to validate by that are used later
+    as well.
     """
 
     part: Part

@@ -2,11 +2,12 @@
 
 `data` (N, T, C, *grid) is contiguous float32, so that a window is one run of bytes; its attributes say what the axes
 and channels are. Where trajectories differ in length, `lengths` (N,) says how many frames of each are data. What lies
-behind them is never written, so that file systems with holes spend nothing on it, nor read. Beside it lie `checksums` (N, 16), BLAKE2b of each trajectory's bytes, `statistics` of each channel,
-`parameters` of the equation, and `made_from`, what was asked for and which versions of files it was packed from. While
-it is being written it is called `.partial`, and a checksum of zeros says that a trajectory is not in it yet. Everything
-is allocated at once and then written as bytes in place: HDF5's own bookkeeping does not change any more, so that a kill
-at any moment leaves a file that can be continued.
+behind them is never written, so that file systems with holes spend nothing on it, nor read. Beside it lie `checksums`
+(N, 16), BLAKE2b of each trajectory's bytes, `statistics` of each channel, `parameters` of the equation, and
+`made_from`, what was asked for and which versions of files it was packed from. While it is being written it is called
+`.partial`, and a checksum of zeros says that a trajectory is not in it yet. Everything is allocated at once and then
+written as bytes in place: HDF5's own bookkeeping does not change any more, so that a kill at any moment leaves a file
+that can be continued.
 """
 
 from __future__ import annotations

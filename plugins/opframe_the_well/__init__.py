@@ -23,8 +23,8 @@ class TheWell(Dataset):
 
     The URL is a dataset's folder, with files in {train,valid,test} or in data/{train,valid,test}, or one file, in which
     `{split}` stands for train, valid or test. Without it a single file is cut by position: its first `train`
-    trajectories and its last `test` ones. Components of vectors and tensors become channels: velocity_x, velocity_y, …. Fields that
-    are constant in time, or the same in all trajectories, come last and are input only.
+    trajectories and its last `test` ones. Components of vectors and tensors become channels: velocity_x, velocity_y, ….
+    Fields that are constant in time, or the same in all trajectories, come last and are input only.
     """
 
     name: ClassVar[str] = "the_well"

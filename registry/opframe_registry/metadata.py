@@ -90,8 +90,9 @@ class Metadata:
     integral over the domain, each as the channels whose product is its density, as `{"mass": ("h",)}`.
 
     `frames` is the length of the longest trajectory and `lengths`, where they differ, that of each; where all are
-    alike, it is left empty whatever was given. `time_step` is in the equation's own unit of time, `spacing` for each axis of the grid in its unit of length. `boundary` has the lower
-    and the upper side of each axis; one for all, or one for each axis, may be given as a word, such as "periodic".
+    alike, it is left empty whatever was given. `time_step` is in the equation's own unit of time, `spacing` for each
+    axis of the grid in its unit of length. `boundary` has the lower and the upper side of each axis; one for all, or
+    one for each axis, may be given as a word, such as "periodic".
 
     `parameters` are numbers of the equation by name: one for all trajectories, or one for each (NaN where unknown).
     `missing` is the value that stands where there is none, such as NaN on land; no such point enters a loss, a measure

@@ -228,10 +228,14 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_normalizer_that_is_wrong_is_named(fault: str, normalised: Experiment) -> None:
     experiment = attrs.evolve(normalised, normalizer=OddNormalizer(fault=fault))
-    with pytest.raises(PluginError, match=f"normalizer 'odd' of the plugin .*{FAULTS[fault]}"):
+
+    def used() -> None:
         assembly.prepare_data(experiment, ignored)
         source, fields = assembly.open_sources(experiment).train[0], Fields(channels=("a",), grid=(16, 16), history=3)
         source.physical(read_frames(source, 0, 0, 3, fields)[None])
+
+    with pytest.raises(PluginError, match=f"normalizer 'odd' of the plugin .*{FAULTS[fault]}"):
+        used()
 
 
 def test_the_old_key_means_the_same_and_is_said_once(

@@ -24,7 +24,7 @@ RUNS = [numbers(length, 2, 4, 6) + 1000 * number for number, length in enumerate
 
 
 def assert_ragged(trajectories: Trajectories, runs: Sequence[NDArray[np.float32]]) -> None:
-    """All windows are those of the runs (T, C, X, Y), and what lies beyond the end of one is refused, with its length."""
+    """All windows are those of the runs (T, C, X, Y); what lies beyond the end of one is refused, with its length."""
     metadata = trajectories.metadata
     assert [metadata.length(number) for number in range(metadata.trajectories)] == [len(run) for run in runs]
     for number, run in enumerate(runs):

@@ -22,6 +22,7 @@ from opframe.weights.runs import chosen_checkpoint
 from opframe_registry import Catalog, ConfigError, DataError
 from plugin_support import install
 from support import EXPERIMENT, waves, write_prepared
+import itertools
 
 __all__ = ["command"]
 
@@ -155,7 +156,7 @@ def test_held_out_trajectories_are_spread_evenly(count: int, data: st.DataObject
     places = held_out(wanted, count)
     assert len(places) == (wanted if isinstance(wanted, int) else max(round(wanted * count), wanted > 0))
     assert sorted({*places}) == [*places]
-    steps = [later - earlier for earlier, later in zip(places, places[1:], strict=False)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(places)]
     assert not steps or max(steps) - min(steps) <= 1
     if places:
         assert abs(places[0] - (count - 1 - places[-1])) <= 1

@@ -11,6 +11,7 @@ from opframe_neuralop import NeuralopFNO
 from torch import Tensor, nn
 
 from opframe_registry import Conditions, ConfigError, Fields
+import itertools
 
 FIELDS = Fields(channels=("u", "v"), grid=(16, 16), history=3, horizon=2, parameters=("viscosity", "buoyancy"))
 SETTINGS = NeuralopFNO(width=8, depth=2, modes=6)
@@ -61,7 +62,7 @@ def test_numbers_of_the_equation_are_told_by_their_order_of_magnitude() -> None:
         made()._constants(conditions(parameters=torch.tensor([[value, 0.0]] * 2)), torch.Size((1, 1)))[0, :2, 0, 0]
         for value in (1e-4, 1e-3, 1e-2, -1e-2)
     ]
-    steps = [float(after[0] - before[0]) for before, after in zip(told, told[1:], strict=False)]
+    steps = [float(after[0] - before[0]) for before, after in itertools.pairwise(told)]
     assert steps[0] == pytest.approx(2.3026, abs=0.01)
     assert steps[1] == pytest.approx(2.3026, abs=0.01)
     assert float(told[3][0]) == -float(told[2][0])
