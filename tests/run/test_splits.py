@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from opframe.weights.runs import chosen_checkpoint
 from opframe_registry import Catalog, ConfigError, DataError
 from plugin_support import install
 from support import EXPERIMENT, waves, write_prepared
-import itertools
 
 __all__ = ["command"]
 

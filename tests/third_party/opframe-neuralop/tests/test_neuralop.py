@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from math import nan
 
@@ -11,7 +12,6 @@ from opframe_neuralop import NeuralopFNO
 from torch import Tensor, nn
 
 from opframe_registry import Conditions, ConfigError, Fields
-import itertools
 
 FIELDS = Fields(channels=("u", "v"), grid=(16, 16), history=3, horizon=2, parameters=("viscosity", "buoyancy"))
 SETTINGS = NeuralopFNO(width=8, depth=2, modes=6)
