@@ -18,7 +18,7 @@ from opframe.cli.components import add_components
 from opframe.cli.data import add_data, positive
 from opframe.cli.weights import add_weights
 from opframe.signals import Interrupted, exit_code, obeyed
-from opframe_registry import Catalog, OpframeError, did_you_mean, discover
+from opframe_registry import Catalog, ConfigError, OpframeError, did_you_mean, discover
 
 if TYPE_CHECKING:
     from opframe.config.settings import Experiment
@@ -119,48 +119,52 @@ def _load(arguments: argparse.Namespace, catalog: Catalog) -> Experiment:
 def _run(arguments: argparse.Namespace) -> int:
     catalog = discover()
     experiment = _load(arguments, catalog)
-    if arguments.nproc > 1 and "WORLD_SIZE" not in os.environ:
-        return _launch(arguments, experiment)
-    from opframe.run.job import Request, run
-
-    console = Console(stderr=False)
     how = _how_to_continue(arguments)
-    request = Request(
-        experiment=experiment,
-        catalog=catalog,
-        resume=arguments.resume,
-        stop_at=arguments.stop_at,
-        how_to_continue=how,
-    )
-    outcome = run(request, console)
-    if outcome.interrupted and os.environ.get("RANK", "0") == "0":
-        where = f"at step {outcome.step}, saved" if outcome.step else "before the first step"
-        why = f" ({outcome.interruption})" if outcome.interruption else ""
-        words = f"stopped {where}{why}; continue with: {how}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
-    return exit_code(outcome.signal) if outcome.signal is not None else 0
+    if arguments.nproc > 1 and "WORLD_SIZE" not in os.environ:
+        from opframe.run.launching import launch_training
+
+        words = ["run", str(arguments.config), *_overrides(arguments), *(["--resume"] if arguments.resume else [])]
+        words += ["--stop-at", str(arguments.stop_at)] if arguments.stop_at is not None else []
+        return launch_training(experiment, words, arguments.nproc, arguments.resume, how, Console())
+    from opframe.api import train
+
+    done = train(experiment, resume=arguments.resume, stop_at=arguments.stop_at, how_to_continue=how, catalog=catalog)
+    if done.interrupted and os.environ.get("RANK", "0") == "0":
+        where = f"at step {done.step}, saved" if done.step else "before the first step"
+        why = f" ({done.interruption})" if done.interruption else ""
+        said = f"stopped {where}{why}; continue with: {how}"
+        Console().print(said, markup=False, highlight=False, soft_wrap=True)
+    return exit_code(done.signal) if done.signal is not None else 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     catalog = discover()
     experiment = _load(arguments, catalog)
-    from opframe.run.job import Request, evaluate
+    from opframe.api import evaluate
 
     how = _how_to_continue(arguments)
-    request = Request(experiment=experiment, catalog=catalog, resume=False, stop_at=None, how_to_continue=how)
-    evaluate(request, Console())
+    evaluate(_weights_of(experiment), experiment, how_to_continue=how, catalog=catalog)
     return 0
 
 
+def _weights_of(experiment: Experiment) -> str:
+    """The weights that an experiment begins with. Raises ConfigError where there are none to evaluate."""
+    if experiment.init is None:
+        raise ConfigError(
+            "there are no weights to evaluate; name a weights folder or a run folder as init.from, "
+            "as in --set init.from=runs/dpot_pretrain"
+        )
+    return experiment.init.from_
+
+
 def _compare(arguments: argparse.Namespace) -> int:
-    from opframe.evaluation.comparison import make_tables, read_finished, write_comparison
+    from opframe.api import compare
 
     console = Console()
-    runs = [read_finished(path) for path in arguments.runs]
-    for table in make_tables(runs, arguments.by, console):
-        console.print(table)
+    compared = compare(arguments.runs, by=arguments.by)
+    compared.show(console)
     if arguments.out is not None:
-        write_comparison(runs, arguments.by, arguments.out)
+        compared.write(arguments.out)
         console.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
     return 0
 
@@ -173,24 +177,3 @@ def _how_to_continue(arguments: argparse.Namespace) -> str:
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:
     return [word for override in arguments.overrides for word in ("--set", override)]
-
-
-def _launch(arguments: argparse.Namespace, experiment: Experiment) -> int:
-    """Train in several processes of this machine. What is wrong is said before they start, once."""
-    from opframe.run.assembly import check_shares, open_sources
-    from opframe.run.distributed import launch
-    from opframe.run.folder import RunFolder
-    from opframe.run.job import prepare
-    from opframe.run.memory_check import check_batches
-
-    folder = RunFolder(path=Path(experiment.run.folder))
-    folder.claim(experiment, arguments.resume, _how_to_continue(arguments))
-    check_shares(experiment, arguments.nproc)
-    check_batches(experiment, arguments.nproc)
-    prepare(experiment, Console())
-    open_sources(experiment)
-    words = ["run", str(arguments.config), *_overrides(arguments)]
-    words += ["--resume"] if arguments.resume else []
-    words += ["--stop-at", str(arguments.stop_at)] if arguments.stop_at is not None else []
-    sys.stdout.flush()
-    return launch(words, arguments.nproc)

@@ -34,19 +34,19 @@ def text(value: str, folder: Path) -> Text:
     return result
 
 
-def load_tables(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables of a file, with what it includes, after overrides of the form `a.b=value`.
+def load_tables(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a file, with what it includes, after overrides of the form `a.b=value`; or such tables themselves.
 
     The arrays of tables of several included files follow each other. Over an array of tables lies a table: its keys
     are labels, and what it says of each is laid over the table with that label.
 
-    A relative path belongs to the folder of the file it is written in, one in an override to the working
-    directory. Raises ConfigError naming the file, the place in it, or the override.
+    A relative path belongs to the folder of the file it is written in, one elsewhere to the working directory. Raises
+    ConfigError naming the file, the place in it, or the override.
     """
-    tables = _load(path, ())
+    tables = _load(source, ()) if isinstance(source, Path) else _mark(dict(source), Path.cwd())
     for override in overrides:
         tables = _override(tables, override)
-    expanded: dict[str, Any] = _expand(tables, "", path)
+    expanded: dict[str, Any] = _expand(tables, "", source if isinstance(source, Path) else Path("the experiment"))
     return expanded
 
 
@@ -90,11 +90,11 @@ def _load(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
 def _mark(value: Any, folder: Path) -> Any:
     if isinstance(value, str):
         return text(value, folder)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_mark(item, folder) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _mark(item, folder) for key, item in value.items()}
-    return value
+    return text(str(value), folder) if isinstance(value, Path) else value
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,13 +89,19 @@ def make_tables(runs: Sequence[Finished], by: str | None, console: Console) -> l
     return tables
 
 
-def write_comparison(runs: Sequence[Finished], by: str | None, folder: Path) -> None:
-    """`comparison.md`, and with `by` the figure `comparison.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def markdown(runs: Sequence[Finished], by: str | None) -> str:
+    """A table for each measure."""
     lines = []
     for measure, words in _MEASURES.items():
         head, *others = rows(runs, measure, by)
         lines += [f"## L2RE, {words}", "", *markdown_table(head, "l" + "r" * (len(head) - 1), others), ""]
+    return "\n".join(lines)
+
+
+def write_comparison(runs: Sequence[Finished], by: str | None, folder: Path) -> None:
+    """`comparison.md`, and with `by` the figure `comparison.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [markdown(runs, by)]
     if by:
         draw_against(runs, by, folder / "comparison.png")
         lines += ["![comparison](comparison.png)", ""]

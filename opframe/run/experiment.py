@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from opframe_registry import Catalog, ConfigError, Location
 _log = logging.getLogger(__name__)
 
 
-def load_experiment(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
-    """Read, check and resolve an experiment file. Raises ConfigError listing every mistake."""
+def load_experiment(source: Path | Mapping[str, Any], catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
+    """Read, check and resolve an experiment file, or its tables. Raises ConfigError listing every mistake."""
     converter = make_converter(catalog)
-    written = load_tables(path, overrides)
+    written = load_tables(source, overrides)
+    path = source if isinstance(source, Path) else "the experiment"
     if "RANK" not in os.environ:  # who has started several processes has read the file before
         for line in outdated(written):
             _log.warning("%s: %s", path, line)
@@ -50,7 +51,7 @@ def _inherit_backbone(tables: dict[str, Any], catalog: Catalog, converter: Conve
     return {**tables, "backbone": merge(to_tables(header.backbone), backbone)}
 
 
-def _report(path: Path, problems: Sequence[Problem]) -> str:
+def _report(path: Path | str, problems: Sequence[Problem]) -> str:
     lines = [
         f"  {problem.place}: {problem.message}" if problem.place else f"  {problem.message}" for problem in problems
     ]

@@ -127,6 +127,7 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
             sources, others = _evaluated(experiment, sources, processes, console)
             evaluator = _evaluator(experiment, sources, processes)
             report = _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
+            outcome = evolve(outcome, report=report)
             loggers.log(outcome.step, "test", report.numbers())
             if experiment.evaluation.figures:
                 log_figures(loggers, outcome.step, folder.path / "figures")
@@ -144,7 +145,7 @@ def _say(console: Console, words: str) -> None:
     console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
-def evaluate(request: Request, console: Console) -> None:
+def evaluate(request: Request, console: Console) -> Report:
     """Evaluate the weights that the experiment begins with, without training. Raises OpframeError."""
     experiment = request.experiment
     if experiment.init is None:
@@ -167,7 +168,7 @@ def evaluate(request: Request, console: Console) -> None:
         facts = facts_of(experiment, processes, [size_in_words(experiment, backbone)], "evaluated without training")
         sources, found = _evaluated(experiment, sources, processes, console)
         evaluator = _evaluator(experiment, sources, processes)
-        _report(experiment, folder, evaluator, backbone, facts, found, console)
+        return _report(experiment, folder, evaluator, backbone, facts, found, console)
 
 
 def _begin(

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
 from opframe.evaluation.pictures import rollout_pictures
-from opframe.evaluation.protocol import Evaluator
+from opframe.evaluation.protocol import Evaluator, Report
 from opframe.mixture.loading import split_batch, to_device
 from opframe.processes import Processes
 from opframe.run.callbacks import Callbacks
@@ -32,7 +32,7 @@ from opframe_registry import Batch, LossFunction, RunError
 
 @frozen(kw_only=True)
 class Outcome:
-    """How training ended.
+    """How training ended, and the report of a run that was not interrupted.
 
     `signal` ended the process, or a callback did as if there had been one: `interruption` has its words. `stopped` are
     those with which a callback ended training for good.
@@ -43,6 +43,7 @@ class Outcome:
     signal: int | None = None
     interruption: str = ""
     stopped: str | None = None
+    report: Report | None = None
 
 
 @define(kw_only=True)

@@ -1,0 +1,308 @@
+"""What a script or a notebook uses: the public functions, which the command line is written on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+from typing import Any, overload
+
+import numpy as np
+import tomli_w
+import torch
+from attrs import evolve, field, frozen
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from opframe.config.settings import Experiment, Init
+from opframe.evaluation import comparison
+from opframe.evaluation.protocol import Report
+from opframe.files.atomic import write_atomically
+from opframe.mixture.source import Source
+from opframe.run import assembly, job
+from opframe.run import experiment as experiments
+from opframe.run.experiment import to_toml
+from opframe.run.folder import RunFolder
+from opframe.run.launching import launch_training
+from opframe.signals import exit_code
+from opframe.weights.checkpoints import latest_record
+from opframe.weights.model import Pretrained
+from opframe.weights.pretrained import read_pretrained
+from opframe_registry import Catalog, Conditions, ConfigError, Location, Metadata, RunError, Split, discover
+
+__all__ = [
+    "Comparison",
+    "Data",
+    "Pretrained",
+    "Report",
+    "Run",
+    "compare",
+    "evaluate",
+    "forecast",
+    "load_experiment",
+    "load_pretrained",
+    "open_data",
+    "train",
+]
+
+Weights = str | Path
+"""A weights folder, its URL, `org/name` of a Hugging Face repository, or a run folder."""
+
+
+@frozen(kw_only=True)
+class Run:
+    """What became of training. `report` is there in the leading process, once the last step is done."""
+
+    folder: Path
+    step: int
+    interrupted: bool
+    report: Report | None = None
+    signal: int | None = None
+    interruption: str = ""
+
+    def pretrained(self, dataset: str | None = None) -> Pretrained:
+        """The network as the latest checkpoint has it. Raises OpframeError."""
+        return load_pretrained(self.folder, dataset=dataset)
+
+    def numbers(self, kind: str = "train") -> list[dict[str, Any]]:
+        """What was logged of the steps, each with its `step`: of `train`, `evaluation` or `test`."""
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@frozen(kw_only=True)
+class Data(Sequence["NDArray[np.float32]"]):
+    """One split of a dataset as an experiment uses it: thinned, and without the trajectories that it leaves out.
+
+    An item is a whole trajectory (T, C, *grid), in the data's own units, on their own grid.
+    """
+
+    title: str
+    source: Source = field(repr=False)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What is known of it."""
+        return self.source.metadata
+
+    def __len__(self) -> int:
+        return self.metadata.trajectories
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        chosen = range(len(self))[index]
+        return self.read(chosen) if isinstance(chosen, int) else [self.read(number) for number in chosen]
+
+    def read(self, trajectory: int, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Frames [start, stop) of a trajectory, (T, C, *grid). Raises DataError."""
+        end = self.metadata.length(trajectory) if stop is None else stop
+        return np.array(self.source.read(trajectory, start, end), dtype=np.float32)
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """Finished runs beside each other."""
+
+    runs: tuple[comparison.Finished, ...]
+    by: str | None = None
+
+    def rows(self, measure: str = "full") -> list[list[str]]:
+        """A head and a row for each run: L2RE of the whole roll-out (`full`), or of one frame (`step`)."""
+        return comparison.rows(self.runs, measure, self.by)
+
+    def write(self, folder: Path | str) -> None:
+        """`comparison.md`, and where runs are set against a key also the figure `comparison.png`."""
+        comparison.write_comparison(self.runs, self.by, Path(folder))
+
+    def show(self, console: Console) -> None:
+        """The tables, as wide as the console."""
+        for table in comparison.make_tables(self.runs, self.by, console):
+            console.print(table)
+
+    def _repr_markdown_(self) -> str:
+        return comparison.markdown(self.runs, self.by)
+
+
+def load_experiment(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    catalog: Catalog | None = None,
+) -> Experiment:
+    """Read an experiment: a TOML file, or the same tables as a mapping.
+
+    `overrides` change single keys: `{"trainer.steps": 200}`, or `["trainer.steps=200"]` as on the command line.
+    Relative paths in a file belong to its folder, all others to the working directory. Raises ConfigError listing every
+    mistake.
+    """
+    changes = list(_written(overrides)) if isinstance(overrides, Mapping) else list(overrides)
+    return experiments.load_experiment(
+        source if isinstance(source, Mapping) else Path(source), _known(catalog), changes
+    )
+
+
+def _written(overrides: Mapping[str, Any]) -> Iterator[str]:
+    """As they would be written on the command line."""
+    for key, value in overrides.items():
+        plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        try:
+            yield f"{key}={tomli_w.dumps({'value': plain}).partition('=')[2].strip()}"
+        except TypeError:
+            raise ConfigError(f"{key}: a {type(value).__name__} cannot be written in TOML") from None
+
+
+def open_data(experiment: Experiment, split: Split = "train", *, quiet: bool = False) -> dict[str, Data]:
+    """The data of an experiment by their titles, solved or computed first where that is needed.
+
+    `test` has those that are only evaluated, too. Raises DataError.
+    """
+    job.prepare(experiment, _console(quiet))
+    sources = assembly.open_sources(experiment, normalise=False)
+    chosen = {
+        "train": sources.train,
+        "validation": sources.validation,
+        "test": (*sources.test, *sources.zero_shot),
+    }
+    if split not in chosen:
+        raise ConfigError(f"split = {split!r}, but there are {', '.join(chosen)}")
+    return {source.title: Data(title=source.title, source=source) for source in chosen[split]}
+
+
+def train(
+    experiment: Experiment,
+    *,
+    resume: bool = False,
+    stop_at: int | None = None,
+    processes: int = 1,
+    quiet: bool = False,
+    how_to_continue: str = "train(experiment, resume=True)",
+    catalog: Catalog | None = None,
+) -> Run:
+    """Train, evaluate and report, into `experiment.run.folder`; in this process, or in several of this machine.
+
+    `resume` goes on from the latest checkpoint there, `stop_at` ends after a step, saved. Ctrl-C saves. Raises
+    OpframeError for what a person can mend.
+    """
+    folder = Path(experiment.run.folder)
+    if processes > 1:
+        return _train_in_several(experiment, resume, stop_at, processes, how_to_continue, _console(quiet))
+    request = job.Request(
+        experiment=experiment,
+        catalog=_known(catalog),
+        resume=resume,
+        stop_at=stop_at,
+        how_to_continue=how_to_continue,
+    )
+    outcome = job.run(request, _console(quiet))
+    return Run(
+        folder=folder,
+        step=outcome.step,
+        interrupted=outcome.interrupted,
+        report=outcome.report,
+        signal=outcome.signal,
+        interruption=outcome.interruption,
+    )
+
+
+def _train_in_several(
+    experiment: Experiment, resume: bool, stop_at: int | None, processes: int, how: str, console: Console
+) -> Run:
+    """They read the experiment from the run folder, where it is written for them. Raises RunError where one fails."""
+    folder = Path(experiment.run.folder)
+    words = ["run", str(folder / "config.toml"), *(["--resume"] if resume else [])]
+    words += ["--stop-at", str(stop_at)] if stop_at is not None else []
+    RunFolder(path=folder).claim(experiment, resume, how)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.toml", to_toml(experiment))
+    code = launch_training(experiment, words, processes, resume, how, console)
+    latest = latest_record(folder / "checkpoints")
+    if code not in (0, *map(exit_code, (SIGINT, SIGTERM))):
+        raise RunError(f"{folder}: the processes that trained ended with exit code {code}; see what they have said")
+    step, stopped = (latest.step, latest.stopped) if latest else (0, None)
+    return Run(folder=folder, step=step, interrupted=step < experiment.trainer.steps and stopped is None)
+
+
+def evaluate(
+    weights: Weights | Run,
+    experiment: Experiment | None = None,
+    *,
+    folder: str | Path | None = None,
+    quiet: bool = False,
+    how_to_continue: str = "train(experiment, resume=True)",
+    catalog: Catalog | None = None,
+) -> Report:
+    """Evaluate trained weights on the test data of an experiment, by default that of the run they are of.
+
+    The report is written into `folder`, by default `evaluation` in the run's own folder, or what the experiment says.
+    Raises OpframeError.
+    """
+    catalog, where = _known(catalog), weights.folder if isinstance(weights, Run) else weights
+    if experiment is None:
+        own = Path(where) / "config.toml"
+        if not (Path(where) / "model.toml").exists():
+            raise ConfigError(f"{where}: weights alone do not say what to evaluate them on; give an experiment")
+        experiment, folder = load_experiment(own, catalog=catalog), folder or Path(where) / "evaluation"
+    place = Location(str(where))
+    init = Init(from_=place) if experiment.init is None else evolve(experiment.init, from_=place)
+    into = Location(str(experiment.run.folder if folder is None else folder))
+    changed = evolve(experiment, init=init, run=evolve(experiment.run, folder=into))
+    request = job.Request(
+        experiment=changed, catalog=catalog, resume=False, stop_at=None, how_to_continue=how_to_continue
+    )
+    return job.evaluate(request, _console(quiet))
+
+
+def load_pretrained(source: Weights, *, dataset: str | None = None, statistics_of: Tensor | None = None) -> Pretrained:
+    """A trained network that forecasts in the data's own units, in evaluation mode, on the CPU.
+
+    `source` is a weights folder or a run folder (its latest checkpoint), a URL of the former for fsspec (`https://`,
+    `s3://`, `hf://`), or `org/name` of a Hugging Face repository. Nothing but numbers and settings is read, no code.
+
+    `dataset` is the title of the one, among those of training, that frames are of. Where these were normalised it has
+    to be known, here or when it is used, unless there is only one. For other data, `statistics_of` has frames of theirs
+    (N, T, channels, *grid), of which is learnt what they are normalised by, as of zero-shot data. Raises OpframeError.
+    """
+    return Pretrained(read_pretrained(source, discover()), dataset, statistics_of)
+
+
+def forecast(
+    weights: Weights | Run | Pretrained,
+    frames: NDArray[np.float32] | Tensor,
+    steps: int,
+    *,
+    dataset: str | None = None,
+    conditions: Conditions | Mapping[str, float | Tensor] | None = None,
+    device: str | torch.device = "cpu",
+) -> NDArray[np.float32]:
+    """The next `steps` frames (T, C, *grid), or (B, T, C, *grid), in the units of the frames that are given.
+
+    See `Pretrained.forecast`, which takes and gives tensors. Raises OpframeError.
+    """
+    if isinstance(weights, Run):
+        weights = weights.folder
+    network = weights if isinstance(weights, Pretrained) else load_pretrained(weights)
+    given = torch.as_tensor(frames, dtype=torch.float32)
+    predicted = network.to(device).forecast(given, steps, conditions=conditions, dataset=dataset)
+    result: NDArray[np.float32] = predicted.cpu().numpy()
+    return result
+
+
+def compare(runs: Sequence[str | Path | Run], *, by: str | None = None) -> Comparison:
+    """Finished runs beside each other; `by` is a key of their configs to set errors against. Raises RunError."""
+    folders = [run.folder if isinstance(run, Run) else Path(run) for run in runs]
+    return Comparison(runs=tuple(comparison.read_finished(folder) for folder in folders), by=by)
+
+
+def _known(catalog: Catalog | None) -> Catalog:
+    return discover() if catalog is None else catalog
+
+
+def _console(quiet: bool) -> Console:
+    return Console(quiet=quiet)
