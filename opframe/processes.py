@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from attrs import frozen
+
+Value = TypeVar("Value")
 
 
 @frozen(kw_only=True)
@@ -43,6 +46,14 @@ class Processes:
             return flags.item() > 0
 
         return answer
+
+    def from_leader(self, value: Value) -> Value:
+        """What the leading process has, in all of them; it pickles."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes."""

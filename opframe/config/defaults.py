@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULTS: Mapping[str, Any] = {}
+DEFAULTS: Mapping[str, Any] = {
+    "metrics": [{"type": "relative_l2"}],
+}
 """Tables that an experiment has where its file does not name them."""
 
 

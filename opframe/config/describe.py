@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from opframe.config.defaults import DEFAULTS
 from opframe.config.settings import Experiment
 from opframe.tables import markdown_table
 from opframe_registry import KINDS, Catalog
@@ -64,11 +65,12 @@ class Key:
 
 def keys(class_: type) -> list[Key]:
     """The keys of a settings class or component, required ones first."""
+    laid_under = DEFAULTS if class_ is Experiment else {}
     found = [
         Key(
             name=key.name,
             type=type_in_words(key.type.annotation),
-            default=default_in_words(key.attribute.default),
+            default=default_in_words(laid_under.get(key.name, key.attribute.default)),
             help=key.attribute.metadata.get("help", ""),
         )
         for key in keys_of(class_)
@@ -86,7 +88,9 @@ def default_in_words(default: Any) -> str:
         return "not set"
     if isinstance(default, bool):
         return str(default).lower()
-    if isinstance(default, tuple):
+    if isinstance(default, list) and all(isinstance(item, Mapping) for item in default):
+        return f"[{', '.join(map(default_in_words, default))}]"
+    if isinstance(default, list | tuple):
         return str(list(default))
     if isinstance(default, Mapping):
         return "{" + ", ".join(f"{key} = {default_in_words(value)}" for key, value in default.items()) + "}"

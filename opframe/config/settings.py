@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import attrs
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
 
-from opframe_registry import Backbone, Dataset, Location, Objective, Optimizer, Sampler, Schedule
+from opframe_registry import Backbone, Component, Dataset, Location, Metric, Objective, Optimizer, Sampler, Schedule
 
 Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
 """How frames of another grid come to that of the model; with `native` they do not."""
@@ -134,6 +135,10 @@ class Evaluation:
         validator=optional(gt(0)),
         metadata={"help": "test trajectories of each dataset used during training (default: all)"},
     )
+    baselines: tuple[str, ...] = field(
+        default=("persistence", "linear"),
+        metadata={"help": "backbones without weights that the model is measured beside; the verdict is by the first"},
+    )
     figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
     overlap: bool = field(
         default=True,
@@ -141,6 +146,14 @@ class Evaluation:
             "help": "say which test data are trained on; the first frame of every trajectory is read for it, once"
         },
     )
+
+    @baselines.validator
+    def _are_others(self, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"baselines names '{name}' twice")
+            if name == "model":
+                raise ValueError("baselines names 'model', which is what the trained network is called in reports")
 
 
 @frozen(kw_only=True)
@@ -190,8 +203,18 @@ class Experiment:
     optimizer: Optimizer = field(metadata={"help": "how weights are updated"})
     schedule: Schedule = field(metadata={"help": "the learning rate over training"})
     trainer: Trainer = field(metadata={"help": "how long and how to train"})
+    metrics: tuple[Metric, ...] = field(
+        validator=min_len(1), metadata={"help": "what is measured; checkpoints are selected by the first"}
+    )
     evaluation: Evaluation = field(factory=Evaluation, metadata={"help": "how to evaluate"})
 
     @zero_shot.validator
     def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:
         check_labels((*self.datasets, *value))
+
+
+def components_of(experiment: Experiment) -> list[Component]:
+    """Every component that an experiment names."""
+    values = [getattr(experiment, attribute.name) for attribute in attrs.fields(Experiment)]
+    several = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    return [item for item in several if isinstance(item, Component)]

@@ -29,7 +29,8 @@ class Source:
     """One opened dataset of the mixture, of which every `stride`-th frame is used and some trajectories are not.
 
     `metadata` and everything that counts speaks of what is used. `excluded` are the dataset's own numbers, ascending.
-    With a `normalization`, a model sees the channels in its units.
+    With a `normalization`, a model sees the channels in its units. In evaluation, at most `rollout` frames are
+    predicted after `history` frames.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Source:
     excluded: tuple[int, ...] = ()
     resize: Resize = "bilinear"
     normalization: Normalization | None = None
+    history: int = 0
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -64,6 +66,10 @@ class Source:
     def physical(self, frames: Tensor) -> Tensor:
         """What a model sees or predicts, (B, T, C, *grid), in the dataset's own units."""
         return frames if self.normalization is None else self.normalization.restore(frames)
+
+    def rollout_of(self, trajectory: int) -> int:
+        """How many frames of a trajectory are predicted in evaluation; none, where it ends with its history."""
+        return max(min(self.rollout, self.metadata.length(trajectory) - self.history), 0)
 
     def population(self, frames: int) -> Population:
         """Where windows of `frames` frames begin."""
@@ -144,6 +150,7 @@ def open_source(
         trajectories=trajectories,
         stride=component.stride,
         excluded=excluded,
+        history=history,
     )
 
 

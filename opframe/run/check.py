@@ -14,6 +14,7 @@ from opframe.mixture.source import left_out, open_dataset
 from opframe.mixture.statistics import Statistics
 from opframe.run import assembly
 from opframe.run.distributed import assumed
+from opframe.run.evaluating import make_evaluator
 from opframe.run.memory_check import check_batches, check_memory
 from opframe_registry import Catalog, DataError, Dataset
 from opframe_registry.identity import locations
@@ -54,6 +55,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     assembly.build_schedule(experiment, optimizer)
     assembly.build_loss(experiment, sources.fields)
     assembly.build_order(experiment, sources.train)
+    make_evaluator(experiment, sources, catalog, assumed(experiment.trainer.device))
     frozen = sum(weight.numel() for weight in backbone.parameters() if not weight.requires_grad)
     if frozen:
         console.print(f"frozen: {frozen:,} parameters", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from attrs import frozen
 from rich.console import Console
 from torch import nn
 
-from opframe.config.settings import Experiment
+from opframe.config import building
+from opframe.config.settings import Experiment, components_of
 from opframe.console import Bar, Preparation, counted
-from opframe.evaluation.protocol import Evaluator, Report
+from opframe.evaluation.protocol import Evaluator
 from opframe.evaluation.report import draw_all, make_tables, verdict, write_report
+from opframe.evaluation.scores import Report
 from opframe.files.atomic import write_atomically
 from opframe.mixture.extremes import extreme_window
 from opframe.mixture.loading import batches, make_loader
@@ -27,6 +29,7 @@ from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.checkpoint import Checkpoints, restore_state
 from opframe.run.distributed import joined
+from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import facts_of, plan_in_words, size_in_words
 from opframe.run.folder import RunFolder
 from opframe.run.journal import Journal
@@ -96,13 +99,14 @@ def _train_and_report(
     sources = assembly.open_sources(experiment)
     check_memory(experiment, sources, processes)
     processes.wait()
+    evaluator = make_evaluator(experiment, sources, request.catalog, processes)
     backbone = _begin(request, folder, sources, processes, console)
-    evaluator = _evaluator(experiment, sources, processes)
     if processes.leads:
         for line in left_out(sources.train):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
-    outcome = _train(request, folder, sources, backbone, evaluator, console)
+    with _blamed(experiment, backbone, evaluator):
+        outcome = _train(request, folder, sources, backbone, evaluator, console)
     if not outcome.interrupted:
         when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
         done = [*plan_in_words(experiment, backbone), "evaluated as the last step left it; nothing was selected"]
@@ -131,9 +135,9 @@ def evaluate(request: Request, console: Console) -> None:
         overlaps = _overlaps(experiment, processes, console)
         sources = assembly.open_sources(experiment)
         check_memory(experiment, sources, processes, training=False)
+        evaluator = make_evaluator(experiment, sources, request.catalog, processes)
         backbone = _begin(request, folder, sources, processes, console)
         facts = facts_of(experiment, processes, [size_in_words(experiment, backbone)], "evaluated without training")
-        evaluator = _evaluator(experiment, sources, processes)
         _report(experiment, folder, evaluator, backbone, facts, overlaps, console)
 
 
@@ -160,14 +164,10 @@ def _begin(
     return backbone
 
 
-def _evaluator(experiment: Experiment, sources: assembly.Sources, processes: Processes) -> Evaluator:
-    return Evaluator(
-        sources=sources.test,
-        zero_shot=sources.zero_shot,
-        fields=sources.fields,
-        processes=processes,
-        batch_size=experiment.evaluation.batch_size,
-        bfloat16=experiment.trainer.precision == "bfloat16",
+def _blamed(experiment: Experiment, backbone: nn.Module, evaluator: Evaluator) -> AbstractContextManager[None]:
+    """Says in a plugin's name what goes wrong in its code in training and evaluation. Raises PluginError."""
+    return building.plugins_blamed(
+        components_of(experiment), backbone, experiment.backbone, lambda: evaluator.try_once(backbone)
     )
 
 
@@ -243,7 +243,8 @@ def _report(
     overlaps: Sequence[Overlap],
     console: Console,
 ) -> None:
-    report: Report = evaluator.evaluate(backbone)
+    with _blamed(experiment, backbone, evaluator):
+        report: Report = evaluator.evaluate(backbone)
     if not evaluator.processes.leads:
         return
     if experiment.evaluation.figures:

@@ -138,14 +138,14 @@ class Trainer:
         self.step += 1
 
     def evaluate(self) -> float:
-        """Evaluate on held-out trajectories; returns the mean roll-out error. Raises Interrupted after a signal."""
+        """Evaluate on held-out trajectories; returns what is selected by. Raises Interrupted after a signal."""
         with self._interruptible():
             report = self.evaluator.evaluate(self.backbone, lambda: self._signal)
         training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
         if self.journal:
             self.journal.write(self.step, "evaluation", report.numbers())
-        return report.mean_error()
+        return report.selected()
 
     def save(self, error: float | None) -> None:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""

@@ -17,7 +17,7 @@ from typing import ClassVar
 from attrs import field, frozen
 import torch
 from opframe_registry import (
-    Backbone, Dataset, Metadata, Objective, Optimizer, Prediction, Sampler, Schedule, hookimpl
+    Backbone, Dataset, Metadata, Metric, Objective, Optimizer, Prediction, Sampler, Schedule, hookimpl
 )
 
 @frozen(kw_only=True)
@@ -41,6 +41,7 @@ KEYS = {
     "Sampler": "sampler={type='odd'}",
     "Optimizer": "optimizer={type='odd'}",
     "Schedule": "schedule={type='odd'}",
+    "Metric": "metrics=[{type='odd'}]",
 }
 
 
