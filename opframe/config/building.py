@@ -38,12 +38,16 @@ from opframe_registry import (
     Window,
 )
 
+_CALLS = ("forward", "_call_impl")  # of a torch module
+
 
 @contextmanager
 def blamed(component: Component | type[Component], method: str) -> Iterator[None]:
     """Raises PluginError naming the component for what its method raises, except for what is written for people."""
     try:
         yield
+    except WrongPredictionError as error:
+        raise _fault(component, method, error) from error
     except OpframeError:
         raise
     except (Exception, SystemExit) as error:
@@ -51,6 +55,8 @@ def blamed(component: Component | type[Component], method: str) -> Iterator[None
 
 
 def _fault(component: Component | type[Component], method: str, error: BaseException) -> PluginError:
+    if isinstance(error, WrongPredictionError):
+        return PluginError(f"{_named(component)}: {method} {error.words}")
     place = traceback.extract_tb(error.__traceback__)[-1]
     words = f"{type(error).__name__}: {error}".rstrip(": ")
     return PluginError(f"{_named(component)}: {method} raised {words} ({place.filename}, line {place.lineno})")
@@ -90,16 +96,22 @@ def build_network(component: Backbone, fields: Fields) -> nn.Module:
     return made
 
 
+class WrongPredictionError(PluginError):
+    """A network has returned something else than it promises. Who knows its component says so by its name."""
+
+    def __init__(self, network: nn.Module, words: str) -> None:
+        super().__init__(f"the network {type(network).__name__} {words}")
+        self.words = words
+
+
 def check_prediction(network: nn.Module, returned: object, shape: Sequence[int]) -> Prediction:
-    """What a network returned, if it is a Prediction whose field has this shape. Raises PluginError."""
-    class_ = type(network)
-    named = f"the network {class_.__name__} of the plugin {_package(class_.__module__)}"
+    """What a network returned, if it is a Prediction whose field has this shape. Raises WrongPredictionError."""
     if not isinstance(returned, Prediction):
-        raise PluginError(f"{named} returned {type(returned).__name__}; expected a Prediction")
+        raise WrongPredictionError(network, f"returned {type(returned).__name__}; expected a Prediction")
     if not isinstance(returned.field, Tensor) or returned.field.shape != torch.Size(shape):
         got = getattr(returned.field, "shape", type(returned.field).__name__)
         got = tuple(got) if isinstance(got, torch.Size) else got
-        raise PluginError(f"{named} predicted {got}; expected {tuple(shape)}, as (B, horizon, C, *grid)")
+        raise WrongPredictionError(network, f"predicted {got}; expected {tuple(shape)}, as (B, horizon, C, *grid)")
     return returned
 
 
@@ -115,11 +127,13 @@ def plugins_blamed(
     """
     try:
         yield
+    except WrongPredictionError as error:
+        raise _fault(component, "its network", error) from error
     except OpframeError:
         raise
     except Exception as error:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if any(frame.f_code.co_name == "forward" and frame.f_locals.get("self") is network for frame in frames):
+        if any(frame.f_code.co_name in _CALLS and frame.f_locals.get("self") is network for frame in frames):
             raise _fault(component, "its network", error) from error
         packages = [_package(frame.f_globals.get("__name__", "")) for frame in reversed(frames)]
         owners = {_package(type(each).__module__): each for each in reversed(components)}
@@ -127,7 +141,8 @@ def plugins_blamed(
         if culprit is None:
             raise
         if isinstance(error, AttributeError | TypeError):
-            probe()
+            with blamed(component, "its network"):
+                probe()
         raise _fault(culprit, "its code", error) from error
 
 

@@ -32,7 +32,7 @@ def model_forecast(backbone: nn.Module, horizon: int, missing: bool = False) -> 
     """A backbone's auto-regressive roll-out: what it predicts is appended to what it sees next.
 
     Where values may be `missing`, what is predicted at points that are not valid is 0, as a model is given it. The
-    forecast raises PluginError where the backbone returns no Prediction of `horizon` frames.
+    forecast raises WrongPredictionError where the backbone returns no Prediction of `horizon` frames.
     """
 
     def forecast(history: Tensor, frames: int, conditions: Conditions) -> Tensor:
@@ -91,7 +91,7 @@ class Evaluator:
 
     @torch.no_grad()
     def try_once(self, backbone: nn.Module) -> Prediction:
-        """What the backbone makes of one sample of zeros, on every process. Raises PluginError where it is none."""
+        """What the backbone makes of one sample of zeros, on every process. Raises WrongPredictionError."""
         fields, device = self.fields, self.processes.device
         sample = torch.zeros(1, fields.history, len(fields.channels), *fields.grid, device=device)
         returned = backbone(sample, unknown_conditions(fields, 1, device))

@@ -13,7 +13,7 @@ from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.source import Source, evaluation_mask
 from opframe.processes import Processes
 from opframe.run.assembly import Sources
-from opframe_registry import Backbone, Catalog, ConfigError, Fields
+from opframe_registry import Backbone, Catalog, ConfigError, Fields, PluginError
 
 
 def make_evaluator(experiment: Experiment, sources: Sources, catalog: Catalog, processes: Processes) -> Evaluator:
@@ -44,13 +44,20 @@ def _try(metrics: tuple[CheckedMetric, ...], source: Source, fields: Fields) -> 
 
 def _baseline(name: str, catalog: Catalog, fields: Fields) -> Backbone:
     """An installed backbone without weights, as it is by default. Raises ConfigError or PluginError."""
-    class_ = catalog.get(Backbone, name)  # type: ignore[type-abstract]
+    try:
+        class_ = catalog.get(Backbone, name)  # type: ignore[type-abstract]
+    except PluginError as error:
+        raise ConfigError(f"evaluation.baselines: {error}") from None
     required = [key.alias for key in attrs.fields(class_) if key.default is attrs.NOTHING]
     if required:
         raise ConfigError(f"evaluation.baselines: '{name}' cannot be used, as it has no default for '{required[0]}'")
     with building.blamed(class_, "the making of its defaults"):
         component = class_()
-    if next(building.build_shapes(component, fields).parameters(), None) is not None:
+    try:
+        network = building.build_shapes(component, fields)
+    except ConfigError as error:
+        raise ConfigError(f"evaluation.baselines: '{name}' cannot be used ({error})") from error
+    if next(network.parameters(), None) is not None:
         raise ConfigError(
             f"evaluation.baselines: '{name}' has weights, which nothing would train; expected backbones without, such "
             "as 'persistence' and 'linear'"

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 @final
 @frozen(kw_only=True)
 class Persistence(Backbone):
-    """Repeats the last known frame. It has no weights: name it in `evaluation.baselines`.
+    """Repeats the last known frame.
 
-    `normalize` changes nothing, as what is repeated does not depend on units.
+    It has no weights, and is named in `evaluation.baselines`. `normalize` changes nothing, as what is repeated does not
+    depend on units.
     """
 
     name: ClassVar[str] = "persistence"
@@ -32,9 +33,10 @@ class Persistence(Backbone):
 @final
 @frozen(kw_only=True)
 class Linear(Backbone):
-    """Continues the line through the last two frames. It has no weights: name it in `evaluation.baselines`.
+    """Continues the line through the last two frames.
 
-    Of one frame alone it is persistence. `normalize` changes nothing, as a line stays a line in other units.
+    Of one frame alone it is persistence. It has no weights, and is named in `evaluation.baselines`. `normalize` changes
+    nothing, as a line stays a line in other units.
     """
 
     name: ClassVar[str] = "linear"
