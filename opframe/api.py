@@ -18,7 +18,7 @@ from torch import Tensor
 
 from opframe.config.settings import Experiment, Init
 from opframe.evaluation import comparison
-from opframe.evaluation.protocol import Report
+from opframe.evaluation.scores import Report
 from opframe.files.atomic import write_atomically
 from opframe.mixture.source import Source
 from opframe.run import assembly, job

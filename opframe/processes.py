@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from attrs import frozen
+
+Value = TypeVar("Value")
 
 
 @frozen(kw_only=True)
@@ -51,6 +54,14 @@ class Processes:
         every: list[str | None] = [None] * self.count
         dist.all_gather_object(every, words)
         return next((said for said in every if said), "")
+
+    def from_leader(self, value: Value) -> Value:
+        """What the leading process has, in all of them; it pickles."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +24,8 @@ from opframe_registry import (
     Logger,
     LossFunction,
     Metadata,
+    Metric,
+    MetricFunction,
     Normalization,
     Normalizer,
     Objective,
@@ -32,6 +34,7 @@ from opframe_registry import (
     Order,
     PluginError,
     Population,
+    Prediction,
     Progress,
     RunInfo,
     RunLogger,
@@ -43,25 +46,33 @@ from opframe_registry import (
     did_you_mean,
 )
 
+_CALLS = ("forward", "_call_impl")  # of a torch module
+
 
 @contextmanager
 def blamed(component: Component | type[Component], method: str) -> Iterator[None]:
     """Raises PluginError naming the component for what its method raises, except for what is written for people."""
     try:
         yield
+    except WrongPredictionError as error:
+        raise _fault(component, method, error) from error
     except OpframeError:
         raise
     except (Exception, SystemExit) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        words = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise PluginError(
-            f"{_named(component)}: {method} raised {words} ({place.filename}, line {place.lineno})"
-        ) from error
+        raise _fault(component, method, error) from error
+
+
+def _fault(component: Component | type[Component], method: str, error: BaseException) -> PluginError:
+    if isinstance(error, WrongPredictionError):
+        return PluginError(f"{_named(component)}: {method} {error.words}")
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    return PluginError(f"{_named(component)}: {method} raised {words} ({place.filename}, line {place.lineno})")
 
 
 def _named(component: Component | type[Component]) -> str:
     class_ = component if isinstance(component, type) else type(component)
-    return f"{component.kind} '{component.name}' of the plugin {class_.__module__.partition('.')[0]}"
+    return f"{component.kind} '{component.name}' of the plugin {_package(class_.__module__)}"
 
 
 def _expect(right: bool, component: Component, expected: str, got: Any) -> None:
@@ -102,6 +113,60 @@ def build_network(component: Backbone, fields: Fields) -> nn.Module:
         made = component.build(fields)
     _expect(isinstance(made, nn.Module), component, "a torch.nn.Module", made)
     return made
+
+
+class WrongPredictionError(PluginError):
+    """A network has returned something else than it promises. Who knows its component says so by its name."""
+
+    def __init__(self, network: nn.Module, words: str) -> None:
+        super().__init__(f"the network {type(network).__name__} {words}")
+        self.words = words
+
+
+def check_prediction(network: nn.Module, returned: object, shape: Sequence[int]) -> Prediction:
+    """What a network returned, if it is a Prediction whose field has this shape. Raises WrongPredictionError."""
+    if not isinstance(returned, Prediction):
+        raise WrongPredictionError(network, f"returned {type(returned).__name__}; expected a Prediction")
+    if not isinstance(returned.field, Tensor) or returned.field.shape != torch.Size(shape):
+        got = getattr(returned.field, "shape", type(returned.field).__name__)
+        got = tuple(got) if isinstance(got, torch.Size) else got
+        raise WrongPredictionError(network, f"predicted {got}; expected {tuple(shape)}, as (B, horizon, C, *grid)")
+    return returned
+
+
+@contextmanager
+def plugins_blamed(
+    components: Sequence[Component], network: nn.Module, component: Backbone, probe: Callable[[], object]
+) -> Iterator[None]:
+    """Raises PluginError for what is raised in the code of one of the components, in training and evaluation.
+
+    Who is to blame is read from where it was raised: nothing is done as long as all goes well. `network` is that of
+    the backbone `component`, and `probe` has it predict once, which is how a wrong return value shows that only who
+    used it has stumbled over. What no plugin has raised stays as it is.
+    """
+    try:
+        yield
+    except WrongPredictionError as error:
+        raise _fault(component, "its network", error) from error
+    except OpframeError:
+        raise
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if any(frame.f_code.co_name in _CALLS and frame.f_locals.get("self") is network for frame in frames):
+            raise _fault(component, "its network", error) from error
+        packages = [_package(frame.f_globals.get("__name__", "")) for frame in reversed(frames)]
+        owners = {_package(type(each).__module__): each for each in reversed(components)}
+        culprit = next((owners[package] for package in packages if package in owners), None)
+        if culprit is None:
+            raise
+        if isinstance(error, AttributeError | TypeError):
+            with blamed(component, "its network"):
+                probe()
+        raise _fault(culprit, "its code", error) from error
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def build_shapes(component: Backbone, fields: Fields) -> nn.Module:
@@ -247,3 +312,39 @@ def build_callback(component: Callback) -> object:
         fault = "it has one of 'state_dict' and 'load_state_dict'; it needs both, or none"
         raise PluginError(f"{_named(component)}: {fault}")
     return made
+
+
+@frozen
+class CheckedMetric:
+    """A metric's function, which is called for every batch of trajectories that is evaluated."""
+
+    component: Metric
+    function: MetricFunction
+
+    def __call__(self, prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metadata) -> dict[str, Tensor]:
+        """Named values (B,) or (B, T). Raises PluginError where the function raises, or returns something else."""
+        with blamed(self.component, "its function"):
+            found = self.function(prediction, truth, mask, metadata)
+        shapes = ((prediction.shape[0],), tuple(prediction.shape[:2]))
+        if not isinstance(found, Mapping) or not found:
+            raise PluginError(
+                f"{_named(self.component)}: its function returned {type(found).__name__}; expected a mapping from "
+                "names to tensors"
+            )
+        for name, value in found.items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else None
+            if not isinstance(name, str) or not name or shape not in shapes:
+                got = type(value).__name__ if shape is None else f"a tensor {shape}"
+                raise PluginError(
+                    f"{_named(self.component)}: its function returned {got} as {name!r}; expected a name, and a tensor "
+                    f"{shapes[0]}, one value of every trajectory, or {shapes[1]}, one of every frame"
+                )
+        return dict(found)
+
+
+def build_metric(component: Metric, fields: Fields) -> CheckedMetric:
+    """The function of a metric. Raises ConfigError or PluginError."""
+    with blamed(component, "build"):
+        made = component.build(fields)
+    _expect(callable(made), component, "a function of (prediction, truth, mask, metadata)", made)
+    return CheckedMetric(component, made)

@@ -10,6 +10,7 @@ from opframe_registry import ConfigError
 _LINES: Mapping[str, Any] = {"type": "json_lines"}
 DEFAULTS: Mapping[str, Any] = {
     "normalizer": {"type": "none"},
+    "metrics": [{"type": "relative_l2"}],
     "loggers": [_LINES, {"type": "tensorboard"}],
 }
 """Tables that an experiment has where its file does not name them."""

@@ -88,7 +88,9 @@ def default_in_words(default: Any) -> str:
         return "not set"
     if isinstance(default, bool):
         return str(default).lower()
-    if isinstance(default, tuple):
+    if isinstance(default, list) and all(isinstance(item, Mapping) for item in default):
+        return f"[{', '.join(map(default_in_words, default))}]"
+    if isinstance(default, list | tuple):
         return str(list(default))
     if isinstance(default, Mapping):
         return "{" + ", ".join(f"{key} = {default_in_words(value)}" for key, value in default.items()) + "}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import attrs
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
 
 from opframe_registry import (
     Backbone,
     Callback,
+    Component,
     Dataset,
     Location,
     Logger,
+    Metric,
     Normalizer,
     Objective,
     Optimizer,
@@ -158,6 +161,10 @@ class Evaluation:
         validator=optional(gt(0)),
         metadata={"help": "validation trajectories of each dataset used during training (default: all)"},
     )
+    baselines: tuple[str, ...] = field(
+        default=("persistence", "linear"),
+        metadata={"help": "backbones without weights that the model is measured beside; the verdict is by the first"},
+    )
     figures: bool = field(default=True, metadata={"help": "draw roll-outs and error against time at the end"})
     overlap: bool = field(
         default=True,
@@ -166,6 +173,14 @@ class Evaluation:
             "it, once"
         },
     )
+
+    @baselines.validator
+    def _are_others(self, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"baselines names '{name}' twice")
+            if name == "model":
+                raise ValueError("baselines names 'model', which is what the trained network is called in reports")
 
 
 @frozen(kw_only=True)
@@ -216,6 +231,9 @@ class Experiment:
     optimizer: Optimizer = field(metadata={"help": "how weights are updated"})
     schedule: Schedule = field(metadata={"help": "the learning rate over training"})
     trainer: Trainer = field(metadata={"help": "how long and how to train"})
+    metrics: tuple[Metric, ...] = field(
+        validator=min_len(1), metadata={"help": "what is measured; checkpoints are selected by the first"}
+    )
     evaluation: Evaluation = field(factory=Evaluation, metadata={"help": "how to evaluate"})
     loggers: tuple[Logger, ...] = field(
         default=(),
@@ -241,3 +259,10 @@ class Experiment:
                     f"callbacks[{index}]: '{callback.name}' goes by evaluations in training, and there are none; set "
                     "trainer.evaluate_every"
                 )
+
+
+def components_of(experiment: Experiment) -> list[Component]:
+    """Every component that an experiment names."""
+    values = [getattr(experiment, attribute.name) for attribute in attrs.fields(Experiment)]
+    several = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    return [item for item in several if isinstance(item, Component)]

@@ -17,7 +17,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _KEY = re.compile(r"[^.\[\]]+")
 _LARGEST = 2**24  # bytes of a file: whoever gives a file of data in its place does not wait for all of it
 _COMMON = {kind.kind: {attribute.name for attribute in attrs.fields(kind)} for kind in KINDS}
-_COMMON |= {"datasets": _COMMON["dataset"], "zero_shot": _COMMON["dataset"]}
+_COMMON |= {"datasets": _COMMON["dataset"], "zero_shot": _COMMON["dataset"], "metrics": _COMMON["metric"]}
 
 
 class Text(str):

@@ -1,87 +1,38 @@
-"""Rolling models out over held-out trajectories (the DPOT test protocol)."""
+"""Rolling models out over trajectories (the DPOT test protocol)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from signal import SIGTERM
 
 import attrs
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 
-from opframe.console import counted
-from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
+from opframe.config import building
+from opframe.config.building import CheckedMetric
+from opframe.config.describe import summary
+from opframe.evaluation.examples import Examples, read_examples
+from opframe.evaluation.measuring import Gathering, measured
+from opframe.evaluation.remarks import senseless_frames, senseless_remarks, too_short
+from opframe.evaluation.scores import MODEL, DatasetReport, Measure, Report, Value
 from opframe.layers.derived import constant_weights
-from opframe.mixture.conditions import changed, conditions_of, unknown_conditions
+from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.rollout import Forecast, model_forecast
-from opframe.mixture.source import Source, evaluation_mask, read_frames
+from opframe.mixture.source import Source, evaluation_mask
 from opframe.processes import Processes
 from opframe.signals import Interrupted
-from opframe_registry import Conditions, Fields, Prediction, Split
-
-_SHOWN = 5  # trajectories that a remark names
-
-
-@frozen(kw_only=True)
-class Score:
-    """Mean L2RE over trajectories: `step` is the mean of one-frame errors along the roll-out, `full` that of
-    the roll-out as a whole, `first` that of its first frame, and `frames` the curve against time."""
-
-    step: float
-    full: float
-    first: float
-    frames: tuple[float, ...]
-
-
-@frozen(kw_only=True)
-class DatasetReport:
-    """The scores of one dataset, by name of the forecast: model, persistence, linear.
-
-    `recognised` is the fraction of trajectories that a backbone's classification head assigns to this dataset, and
-    `remarks` say where the truth is such that a relative error means nothing.
-    """
-
-    title: str
-    zero_shot: bool
-    trajectories: int
-    time_step: float | None
-    history: int
-    scores: dict[str, Score]
-    recognised: float | None = None
-    remarks: tuple[str, ...] = ()
-
-    def beats_persistence(self) -> bool:
-        """Whether the model is better in both measures."""
-        model, still = self.scores["model"], self.scores["persistence"]
-        return model.step < still.step and model.full < still.full
-
-
-@frozen(kw_only=True)
-class Report:
-    """The scores of all datasets."""
-
-    datasets: tuple[DatasetReport, ...]
-
-    def mean_error(self) -> float:
-        """The model's mean roll-out error over the datasets that it is trained on."""
-        errors = [item.scores["model"].full for item in self.datasets if not item.zero_shot]
-        return sum(errors) / len(errors)
-
-    def numbers(self) -> dict[str, float]:
-        """The scores as flat names, for the journal."""
-        result = {"mean/full": self.mean_error()}
-        for item in self.datasets:
-            for name, score in item.scores.items():
-                result |= {f"{item.title}/{name}/step": score.step, f"{item.title}/{name}/full": score.full}
-            if item.recognised is not None:
-                result[f"{item.title}/recognised"] = item.recognised
-        return result
+from opframe_registry import Backbone, Conditions, DataError, Fields, Prediction, Split
 
 
 @frozen(kw_only=True)
 class Evaluator:
-    """Evaluates a backbone on one split of every dataset, shared among the processes."""
+    """Evaluates a backbone on trajectories of one split of some datasets, shared among the processes.
+
+    `zero_shot` are those that are not trained on. `metrics` say how far the model is from the truth, and how far the
+    `baselines` are, backbones without weights by name.
+    """
 
     sources: Sequence[Source]
     zero_shot: Sequence[Source]
@@ -89,94 +40,128 @@ class Evaluator:
     processes: Processes
     batch_size: int
     bfloat16: bool = False
+    metrics: Sequence[CheckedMetric] = ()
+    baselines: Mapping[str, Backbone] = field(factory=dict)
     limit: int | None = None
     split: Split = "test"
+    remarks: bool = True
 
     @torch.no_grad()
     def evaluate(self, backbone: nn.Module, signal: Callable[[], int | None] = lambda: None) -> Report:
-        """The model's scores beside persistence and linear extrapolation. Leaves the model in eval mode.
+        """What the metrics say of the model beside the baselines. Leaves the model in eval mode.
 
         `signal` is asked between batches; when it gives one to any process, Interrupted is raised in all of them.
         """
         backbone.eval()
-        forecasts = {
-            "model": model_forecast(backbone, self.fields.horizon),
-            "persistence": persistence,
-            "linear": linear_extrapolation,
-        }
-        reports = [self._dataset(source, forecasts, False, signal) for source in self.sources]
-        if self._classifies(backbone):
-            reports = [self._recognise(backbone, index, report) for index, report in enumerate(reports)]
-        reports += [self._dataset(source, forecasts, True, signal) for source in self.zero_shot]
-        return Report(datasets=tuple(reports))
+        found = [self._dataset(source, backbone, False, signal) for source in self.sources]
+        if self.try_once(backbone).class_logits is not None:
+            found = [
+                (self._recognise(backbone, index, report), measures) for index, (report, measures) in enumerate(found)
+            ]
+        found += [self._dataset(source, backbone, True, signal) for source in self.zero_shot]
+        return Report(
+            datasets=tuple(report for report, _ in found),
+            measures=tuple(dict.fromkeys(measure for _, measures in found for measure in measures)),
+            baselines={name: summary(type(component)) for name, component in self.baselines.items()},
+            split=self.split,
+        )
 
-    def _classifies(self, backbone: nn.Module) -> bool:
-        """Whether the backbone has a classification head, asked of every process with one sample of zeros."""
-        fields = self.fields
-        sample = torch.zeros(1, fields.history, len(fields.channels), *fields.grid, device=self.processes.device)
-        prediction: Prediction = backbone(sample, unknown_conditions(fields, 1, self.processes.device))
-        return prediction.class_logits is not None
+    @torch.no_grad()
+    def try_once(self, backbone: nn.Module) -> Prediction:
+        """What the backbone makes of one sample of zeros, on every process. Raises WrongPredictionError."""
+        fields, device = self.fields, self.processes.device
+        sample = torch.zeros(1, fields.history, len(fields.channels), *fields.grid, device=device)
+        returned = backbone(sample, unknown_conditions(fields, 1, device))
+        return building.check_prediction(backbone, returned, (1, fields.horizon, *sample.shape[2:]))
 
     def _recognise(self, backbone: nn.Module, dataset: int, report: DatasetReport) -> DatasetReport:
         """Add what fraction of the trajectories the classification head assigns to their dataset."""
         right = torch.zeros((), device=self.processes.device)
         number = self.fields.datasets.index(report.title)  # not all have validation data
-        for trajectories in self._shares(report.trajectories):
-            history, _ = self.read(self.sources[dataset], trajectories, frames=0)
-            conditions = self.conditions(self.sources[dataset], trajectories)
-            right += (backbone(history, conditions).class_logits.argmax(1) == number).sum()
+        trajectories = self.trajectories(self.sources[dataset])
+        for rows in self._shares(len(trajectories)):
+            examples = self.read(self.sources[dataset], [trajectories[row] for row in rows], frames=0)
+            right += (backbone(examples.history, examples.conditions).class_logits.argmax(1) == number).sum()
         return attrs.evolve(report, recognised=self.processes.sum(right).item() / report.trajectories)
 
     def _dataset(
-        self, source: Source, forecasts: dict[str, Forecast], zero_shot: bool, signal: Callable[[], int | None]
-    ) -> DatasetReport:
-        count = min(source.metadata.trajectories, self.limit or source.metadata.trajectories)
-        mask = evaluation_mask(source.metadata, source.seen(self.fields)).to(self.processes.device)
-        sums = {name: torch.zeros(1 + source.rollout, dtype=torch.float64) for name in forecasts}
-        senseless = torch.zeros(count, len(self.fields.channels), dtype=torch.int32)  # frames of a trajectory's channel
-        for trajectories in self._shares(count):
+        self, source: Source, backbone: nn.Module, zero_shot: bool, signal: Callable[[], int | None]
+    ) -> tuple[DatasetReport, tuple[Measure, ...]]:
+        trajectories = self.trajectories(source)
+        gathering = Gathering(len(trajectories), source.rollout)
+        senseless = torch.zeros(source.metadata.trajectories, len(self.fields.channels), dtype=torch.int32)
+        forecasts, mask = self._forecasts(source, backbone), self.mask(source)
+        for rows in self._shares(len(trajectories)):
             if signal() is not None:
                 break
-            history, future = self.read(source, trajectories)
-            conditions = self.conditions(source, trajectories)
+            batch = [trajectories[row] for row in rows]
+            examples = self.read(source, batch)
+            counted, truth = examples.counted(mask), source.physical(examples.future)
             for name, forecast in forecasts.items():
-                predicted = self.run(forecast, history, source.rollout, conditions)
-                errors = relative_errors(source.physical(predicted), source.physical(future), mask)
-                sums[name] += torch.cat([errors.full[:, None], errors.frames], 1).sum(0).double().cpu()
-            senseless[list(trajectories)] = errors.senseless.sum(1, dtype=torch.int32).cpu()
+                predicted = self.predict(source, forecast, examples)
+                values = measured(self.metrics, predicted, truth, counted, source.metadata)
+                gathering.add(name, rows, examples, predicted, values)
+            if self.remarks:
+                senseless[batch] = senseless_frames(truth, counted)
         if self.processes.any(signal() is not None):
             raise Interrupted(signal() or SIGTERM)
-        scores = {name: _score(self.processes.sum(total).cpu() / count) for name, total in sums.items()}
+        found = gathering.gathered(self.processes)
+        remarks = senseless_remarks(source, self.split, self.processes.sum(senseless).tolist()) if self.remarks else ()
+        return self._report(source, zero_shot, len(trajectories), found, remarks), tuple(found[MODEL])
+
+    def _report(
+        self,
+        source: Source,
+        zero_shot: bool,
+        trajectories: int,
+        found: Mapping[str, Mapping[Measure, Value]],
+        remarks: Sequence[str],
+    ) -> DatasetReport:
         return DatasetReport(
             title=source.title,
             zero_shot=zero_shot,
-            trajectories=count,
+            trajectories=trajectories,
+            rollout=source.rollout,
             time_step=source.metadata.time_step,
             history=self.fields.history,
-            scores=scores,
-            remarks=_remarks(source, self.split, self.processes.sum(senseless).tolist()),
+            values={name: {each.name: value for each, value in values.items()} for name, values in found.items()},
+            remarks=(*too_short(source), *remarks),
         )
 
+    def _forecasts(self, source: Source, backbone: nn.Module) -> dict[str, Forecast]:
+        """The model's, and those of the baselines, each of which predicts a whole roll-out at once."""
+        forecasts = {MODEL: model_forecast(backbone, self.fields.horizon, source.metadata.missing is not None)}
+        for name, component in self.baselines.items():
+            fields = attrs.evolve(source.seen(self.fields), horizon=source.rollout)
+            network = building.build_network(component, fields).to(self.processes.device).eval()
+            forecasts[name] = _blamed(component, model_forecast(network, source.rollout))
+        return forecasts
+
+    def trajectories(self, source: Source) -> list[int]:
+        """The numbers of those that are evaluated, by their length. Raises DataError where all are too short."""
+        numbers = [number for number in range(source.metadata.trajectories) if source.rollout_of(number) > 0]
+        if not numbers:
+            raise DataError(f"{source.title}: no trajectory is long enough to be evaluated")
+        return sorted(numbers[: self.limit], key=source.rollout_of)
+
     def _shares(self, count: int) -> Iterator[range]:
-        """This process's trajectories, in batches."""
+        """The places of this process's trajectories among those that are evaluated, in batches."""
         mine = range(self.processes.rank, count, self.processes.count)
         for first in range(0, len(mine), self.batch_size):
             yield mine[first : first + self.batch_size]
 
-    def read(self, source: Source, trajectories: Sequence[int], frames: int | None = None) -> tuple[Tensor, Tensor]:
-        """History (B, T_in, C, *grid) and true future (B, frames or rollout, C, *grid), on the device.
+    def read(self, source: Source, trajectories: Sequence[int], frames: int | None = None) -> Examples:
+        """Trajectories as far as each is rolled out, or with so many `frames` to be predicted, on the device."""
+        lengths = [source.rollout_of(number) if frames is None else frames for number in trajectories]
+        return read_examples(source, trajectories, lengths, self.fields, self.processes.device)
 
-        They are as a model sees them: `source.physical` restores the units of data that are normalised.
-        """
-        stop = self.fields.history + (source.rollout if frames is None else frames)
-        read = torch.stack([read_frames(source, index, 0, stop, self.fields) for index in trajectories])
-        read = read.to(self.processes.device)
-        return read[:, : self.fields.history], read[:, self.fields.history :]
+    def mask(self, source: Source) -> Tensor:
+        """Where errors of a dataset count, as far as that is the same for all of it: (C, *grid)."""
+        return evaluation_mask(source.metadata, source.seen(self.fields)).to(self.processes.device)
 
-    def conditions(self, source: Source, trajectories: Sequence[int]) -> Conditions:
-        """What a model is told of trajectories, on the device."""
-        known = conditions_of([source] * len(trajectories), trajectories, self.fields)
-        return changed(known, lambda tensor: tensor.to(self.processes.device))
+    def predict(self, source: Source, forecast: Forecast, examples: Examples) -> Tensor:
+        """What a forecast makes of trajectories, (B, T, C, *grid) in the dataset's own units."""
+        return source.physical(self.run(forecast, examples.history, examples.frames, examples.conditions))
 
     @torch.no_grad()
     def run(self, forecast: Forecast, history: Tensor, frames: int, conditions: Conditions) -> Tensor:
@@ -185,27 +170,15 @@ class Evaluator:
             return forecast(history, frames, conditions)
 
     def limited(self, limit: int | None) -> Evaluator:
-        """The same on the first few trajectories of each dataset that is trained on."""
-        return attrs.evolve(self, limit=limit, zero_shot=())
+        """The same on the first few trajectories of each dataset that is trained on, without remarks on the data."""
+        return attrs.evolve(self, limit=limit, zero_shot=(), remarks=False)
 
 
-def _remarks(source: Source, split: Split, senseless: list[list[int]]) -> tuple[str, ...]:
-    """What to say of each channel of some of whose trajectories so many frames are zero everywhere, or too large."""
-    remarks = []
-    for index, channel in enumerate(source.metadata.channels):
-        counts = {source.number(number): counts[index] for number, counts in enumerate(senseless) if counts[index]}
-        if not counts:
-            continue
-        shown = ", ".join(f"{number} ({count} of {source.rollout})" for number, count in [*counts.items()][:_SHOWN])
-        more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
-        those = counted(len(counts), f"{split} trajectory")
-        remarks.append(
-            f"{source.title}: the true '{channel}' is zero everywhere, or too large to be squared, in frames of "
-            f"{those}: {shown}{more}. A relative error says nothing there, and the means above contain it."
-        )
-    return tuple(remarks)
+def _blamed(component: Backbone, forecast: Forecast) -> Forecast:
+    """The forecast of a baseline, which raises PluginError naming it."""
 
+    def checked(history: Tensor, frames: int, conditions: Conditions) -> Tensor:
+        with building.blamed(component, "its network"):
+            return forecast(history, frames, conditions)
 
-def _score(mean: Tensor) -> Score:
-    full, frames = mean[0].item(), mean[1:]
-    return Score(step=frames.mean().item(), full=full, first=frames[0].item(), frames=tuple(frames.tolist()))
+    return checked

@@ -9,46 +9,78 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from opframe.console import tables_that_fit
-from opframe.evaluation.figures import Panels, draw_errors, draw_rollout, file_name
-from opframe.evaluation.protocol import DatasetReport, Evaluator, Report
+from opframe.evaluation.figures import SHOWN, Panels, draw_errors, draw_rollout, file_name
+from opframe.evaluation.measuring import measured
+from opframe.evaluation.protocol import Evaluator
+from opframe.evaluation.scores import MODEL, ONE_STEP, ROLL_OUT, DatasetReport, Measure, Report
 from opframe.files.atomic import write_atomically
 from opframe.mixture.overlap import Overlap, advice
 from opframe.mixture.rollout import model_forecast
 from opframe.mixture.source import Source
 from opframe.tables import markdown_table
 
-_FORECASTS = ("model", "persistence", "linear")
-_MEASURES = ("one step", "roll-out")
 _COLUMNS = 5  # times shown of a roll-out
+_NARROW = 9  # letters of a forecast's name in a table of the console
+_WORDS = {ONE_STEP: "one step", ROLL_OUT: "roll-out"}
+_COUNTS = {1: "", 2: ", in both measures"}
+_L2RE = (
+    "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
+    "together. Errors are relative L2 norms per channel, averaged over channels, then trajectories."
+)
 
 
 def make_tables(report: Report, console: Console) -> list[Table]:
-    """Both measures for the model and the two baselines, a row for each dataset, as wide as the console."""
-    head = ["\ndataset", *(f"{measure}\n{name}" for measure in _MEASURES for name in ("model", "persist.", "linear"))]
-    rows: list[list[str]] = []
-    for zero_shot, items in groupby(report.datasets, lambda item: item.zero_shot):
-        rows += [["zero-shot:"]] if zero_shot else []
-        rows += [[item.title, *_numbers(item)] for item in items]  # no room for the number of frames
-    return tables_that_fit(console, "L2RE on test trajectories", head, rows)
+    """For each metric its measures of the model and the baselines, a row for each dataset, as wide as the console."""
+    tables = []
+    for measures in report.by_metric():
+        head = ["\ndataset", *(f"{_words(each)}\n{_narrow(name)}" for each in measures for name in report.forecasts)]
+        rows: list[list[str]] = []
+        for zero_shot, items in groupby(report.datasets, lambda item: item.zero_shot):
+            rows += [["zero-shot:"]] if zero_shot else []
+            rows += [[item.title, *_numbers(report, item, measures)] for item in items]  # no room for more
+        tables += tables_that_fit(console, _heading(report, measures), head, rows)
+    return tables
 
 
-def _numbers(item: DatasetReport) -> list[str]:
-    steps = [f"{item.scores[name].step:.4f}" for name in _FORECASTS]
-    fulls = [f"{item.scores[name].full:.4f}" for name in _FORECASTS]
-    return [*steps, *fulls]
+def _narrow(name: str) -> str:
+    return name if len(name) <= _NARROW else f"{name[: _NARROW - 2]}."
+
+
+def _words(measure: Measure) -> str:
+    return _WORDS.get(measure.name, measure.name)
+
+
+def _heading(report: Report, measures: Sequence[Measure]) -> str:
+    name = "L2RE" if ROLL_OUT in [each.name for each in measures] else measures[0].metric
+    return f"{name} on {report.split} trajectories"
+
+
+def _numbers(report: Report, item: DatasetReport, measures: Sequence[Measure]) -> list[str]:
+    return [
+        _number(item.values[name][each.name].mean, each) if each.name in item.values[name] else "-"
+        for each in measures
+        for name in report.forecasts
+    ]
+
+
+def _number(value: float, measure: Measure) -> str:
+    """Four digits, of a relative error after the point."""
+    return f"{value:.4f}" if measure.name in _WORDS else f"{value:.4g}"
 
 
 def measured_on(report: Report, validation: Report | None) -> list[str]:
     """How many trajectories the numbers are of, and what the validation data say of the same weights."""
     lines = [f"Test trajectories: {_counts(report)}."]
     if validation is not None:
-        error = f"mean error of the roll-out {validation.mean_error():.4f}"
+        name = _words(validation.leading())
+        error = f"the mean over datasets of '{name}' is {validation.mean():.4f}"
         lines.append(f"Validation trajectories: {_counts(validation)}; {error}.")
     return lines
 
@@ -58,18 +90,34 @@ def _counts(report: Report) -> str:
 
 
 def verdict(report: Report) -> list[str]:
-    """Whether the model beats persistence everywhere, and what its classification head recognises, in words."""
-    lost = [item.title for item in report.datasets if not item.beats_persistence()]
-    lines = ["The model beats persistence on every dataset, in both measures."]
-    if lost:
-        lines = [f"The model does NOT beat persistence on {', '.join(lost)}."]
-    behind = [item.title for item in report.datasets if item.scores["model"].first > item.scores["persistence"].first]
-    if behind:
-        lines.append(f"In the first frame alone, persistence is better on {', '.join(behind)}.")
+    """Whether the model beats the first baseline everywhere, and what its classification head recognises, in words."""
+    lines = _against(report, next(iter(report.baselines))) if report.baselines else []
     known = [f"{item.title} {item.recognised:.0%}" for item in report.datasets if item.recognised is not None]
     if known:
         lines.append(f"Trajectories that the classification head assigns to their dataset: {', '.join(known)}.")
     return [*lines, *(remark for item in report.datasets for remark in item.remarks)]
+
+
+def _against(report: Report, baseline: str) -> list[str]:
+    """How the model stands to a baseline, by the measures of the first metric."""
+    measures = report.by_metric()[0]
+    lost = [item.title for item in report.datasets if not item.beats(baseline, measures)]
+    counts = _COUNTS.get(len(measures), f", in all {len(measures)} measures")
+    lines = [f"The model beats {baseline} on every dataset{counts}."]
+    if lost:
+        lines = [f"The model does NOT beat {baseline} on {', '.join(lost)}."]
+    behind = [item.title for item in report.datasets if _behind_at_first(item, baseline, measures)]
+    if behind:
+        lines.append(f"In the first frame alone, {baseline} is better on {', '.join(behind)}.")
+    return lines
+
+
+def _behind_at_first(item: DatasetReport, baseline: str, measures: Sequence[Measure]) -> bool:
+    each = next((measure for measure in measures if measure.per_frame), None)
+    if each is None:
+        return False
+    model, other = item.values[MODEL][each.name].frames, item.values[baseline][each.name].frames
+    return model is not None and other is not None and each.improves(other[0], model[0])
 
 
 def write_report(
@@ -82,47 +130,53 @@ def write_report(
 ) -> None:
     """`report.md` and `report.json`: what was run, what of it was tested, the table, what it means, and the figures.
 
-    `validation` are the scores of the same weights on validation trajectories, where there are any.
+    `validation` has the values of the same weights on validation trajectories, where there are any.
     """
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), ""]
     lines += [f"- **{found.words}**" if found.same else f"- {found.words}" for found in overlaps]
     lines += [*(f"- {line}" for line in advice(overlaps)), *([""] if overlaps else [])]
-    lines += ["## L2RE on test trajectories", "", *_table(report)]
-    lines += ["", *measured_on(report, validation), "", *verdict(report), ""]
+    first, *others = report.by_metric()
+    lines += [*_section(report, first), "", *measured_on(report, validation), "", *verdict(report), ""]
+    lines += [_explained(report, first), ""]
+    for measures in others:
+        lines += [*_section(report, measures), "", _explained(report, measures), ""]
     if validation is not None:
-        lines += ["## L2RE on validation trajectories", "", *_table(validation), ""]
-    lines += [
-        "One step: mean of the one-frame errors along the roll-out. Roll-out: error over all predicted frames "
-        "together. Errors are relative L2 norms per channel, averaged over channels, then trajectories. "
-        "Persistence repeats the last known frame, linear continues the line through the last two.",
-        "",
-    ]
+        for measures in validation.by_metric():
+            lines += [*_section(validation, measures), ""]
     if (folder / "figures").exists():
         lines += ["## Figures", ""]
         lines += [f"![{path.stem}](figures/{path.name})" for path in sorted((folder / "figures").glob("*.png"))]
     write_atomically(folder / "report.md", "\n".join(lines) + "\n")
     record = {
-        **attrs.asdict(report),
-        "split": "test",
-        "validation": attrs.asdict(validation)["datasets"] if validation else [],
+        **report.record(),
+        "validation": validation.record()["datasets"] if validation else [],
         "overlaps": [attrs.asdict(found) for found in overlaps],
     }
     write_atomically(folder / "report.json", json.dumps(record, indent=1))
 
 
-def _table(report: Report) -> list[str]:
+def _section(report: Report, measures: Sequence[Measure]) -> list[str]:
+    """The table of a metric in Markdown, under its heading."""
     head = ["dataset", "trajectories", "frames"]
-    head += [f"{measure}, {name}" for measure in _MEASURES for name in _FORECASTS]
+    head += [f"{_words(each)}, {name}" for each in measures for name in report.forecasts]
     rows = [
         [
             item.title + " (zero-shot)" * item.zero_shot,
             str(item.trajectories),
-            str(len(item.scores["model"].frames)),
-            *_numbers(item),
+            str(item.rollout),
+            *_numbers(report, item, measures),
         ]
         for item in report.datasets
     ]
-    return markdown_table(head, "lll" + "r" * 6, rows)
+    return [f"## {_heading(report, measures)}", "", *markdown_table(head, "lll" + "r" * (len(head) - 3), rows)]
+
+
+def _explained(report: Report, measures: Sequence[Measure]) -> str:
+    """What the measures of a metric are, and under the first table also what the baselines are."""
+    words = [_L2RE if _WORDS.keys() <= {each.name for each in measures} else measures[0].help]
+    if measures == report.by_metric()[0]:
+        words += [f"{name}: {about}" for name, about in report.baselines.items()]
+    return " ".join(words)
 
 
 def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Report) -> None:
@@ -134,22 +188,31 @@ def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Re
 
 
 def panels_of(evaluator: Evaluator, source: Source, backbone: nn.Module) -> Panels:
-    """The first predicted channel of the first held-out trajectory."""
+    """The first predicted channel of the longest trajectory that is evaluated; NaN where there is no value."""
     backbone.eval()
-    history, future = evaluator.read(source, [0])
-    forecast = model_forecast(backbone, evaluator.fields.horizon)
-    prediction = source.physical(evaluator.run(forecast, history, source.rollout, evaluator.conditions(source, [0])))
+    examples = evaluator.read(source, [evaluator.trajectories(source)[-1]])
+    missing = source.metadata.missing is not None
+    prediction = evaluator.predict(source, model_forecast(backbone, evaluator.fields.horizon, missing), examples)
+    truth, counted = source.physical(examples.future), examples.counted(evaluator.mask(source))
+    values = measured(evaluator.metrics, prediction, truth, counted, source.metadata)
+    shown = np.unique(np.linspace(0, examples.frames - 1, _COLUMNS).astype(int))
+    curve = next((each for each in values if each.per_frame), None)
     channel = source.metadata.channels.index(source.metadata.predicted[0])
-    shown = np.unique(np.linspace(0, source.rollout - 1, _COLUMNS).astype(int))
-    truth = source.physical(future)
-    pick = [_plane(frames[0, shown, channel].float().cpu().numpy()) for frames in (truth, prediction)]
+    known = None if examples.known is None else examples.known[:, :, channel]
+    pick = [
+        frames[:, :, channel] if known is None else frames[:, :, channel].where(known, torch.nan)
+        for frames in (truth, prediction)
+    ]
+    planes = [_plane(frames[0, shown].float().cpu().numpy()) for frames in pick]
     return Panels(
         title=source.title,
         channel=source.metadata.predicted[0],
-        truth=pick[0],
-        prediction=pick[1],
+        truth=planes[0],
+        prediction=planes[1],
         frames=tuple(int(frame) + 1 for frame in shown),
         time_step=source.metadata.time_step,
+        measure="" if curve is None else SHOWN.get(curve.name, curve.name),
+        values=() if curve is None else tuple(values[curve][0, shown].tolist()),
     )
 
 

@@ -170,9 +170,13 @@ def _check_fit(source: Source, fields: Fields) -> None:
 
 
 def build_backbone(experiment: Experiment, fields: Fields) -> nn.Module:
-    """The network, with weights that depend on the seed alone."""
+    """The network, with weights that depend on the seed alone. Raises ConfigError for one without weights."""
     torch.manual_seed(experiment.run.seed)
-    return building.build_network(experiment.backbone, fields)
+    network = building.build_network(experiment.backbone, fields)
+    if next(network.parameters(), None) is None:
+        name = experiment.backbone.name
+        raise ConfigError(f"[backbone] {name} has no weights to train; name it in evaluation.baselines instead")
+    return network
 
 
 @torch.no_grad()

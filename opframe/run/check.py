@@ -17,6 +17,7 @@ from opframe.mixture.validation import in_words
 from opframe.run import assembly
 from opframe.run.callbacks import build_callbacks
 from opframe.run.distributed import assumed
+from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import unselected
 from opframe.run.memory_check import check_batches, check_memory
 from opframe_registry import Catalog, DataError, Dataset
@@ -62,6 +63,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     assembly.build_loss(experiment, sources.fields)
     assembly.build_order(experiment, sources.train)
     build_callbacks(experiment.callbacks)
+    make_evaluator(experiment, sources, catalog, assumed(experiment.trainer.device))
     frozen = sum(weight.numel() for weight in backbone.parameters() if not weight.requires_grad)
     if frozen:
         console.print(f"frozen: {frozen:,} parameters", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,11 +15,13 @@ from attrs import evolve, frozen
 from rich.console import Console
 from torch import nn
 
-from opframe.config.settings import Experiment
+from opframe.config import building
+from opframe.config.settings import Experiment, components_of
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar, Preparation, counted
-from opframe.evaluation.protocol import Evaluator, Report
+from opframe.evaluation.protocol import Evaluator
 from opframe.evaluation.report import draw_all, make_tables, measured_on, verdict, write_report
+from opframe.evaluation.scores import Report
 from opframe.files.atomic import write_atomically
 from opframe.mixture.extremes import extreme_window
 from opframe.mixture.loading import batches, make_loader
@@ -31,6 +33,7 @@ from opframe.run import assembly, overlaps
 from opframe.run.callbacks import build_callbacks, check_evaluations
 from opframe.run.checkpoint import Checkpoints, read_callbacks, restore_state
 from opframe.run.distributed import joined
+from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
 from opframe.run.folder import RunFolder
 from opframe.run.loggers import Loggers, log_figures, open_loggers
@@ -109,8 +112,9 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     check_memory(experiment, sources, processes)
     processes.wait()
     found = _validation_overlaps(experiment, sources, processes, console)
+    evaluator = make_evaluator(experiment, sources, request.catalog, processes)
+    validation = _validator(evaluator, sources)
     backbone = _begin(request, folder, sources, processes, console)
-    validation = _validator(experiment, sources, processes)
     if processes.leads:
         said = (in_words(sources.train, sources.validation), unselected(experiment, bool(sources.validation)))
         evaluated = (*sources.validation, *sources.test, *sources.zero_shot)
@@ -118,14 +122,15 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
             console.print(line, highlight=False, soft_wrap=True)
         console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
     with closing(_loggers(experiment, folder, processes, console)) as loggers:
-        outcome = _train(request, folder, sources, backbone, validation, processes, loggers, console)
+        with _blamed(experiment, backbone, evaluator):
+            outcome = _train(request, folder, sources, backbone, evaluator, validation, loggers, console)
         if not outcome.interrupted:
             when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
             end = end_in_words(folder.checkpoints, outcome.step, outcome.stopped)
             facts = facts_of(experiment, processes, [*plan_in_words(experiment, backbone), *end], when)
             scores = validation.evaluate(backbone) if validation else None
             sources, others = _evaluated(experiment, sources, processes, console)
-            evaluator = _evaluator(experiment, sources, processes)
+            evaluator = evolve(evaluator, sources=sources.test, zero_shot=sources.zero_shot)
             report = _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
             outcome = evolve(outcome, report=report)
             loggers.log(outcome.step, "test", report.numbers())
@@ -164,10 +169,11 @@ def evaluate(request: Request, console: Console) -> Report:
         prepare(experiment, console)
         sources = assembly.open_sources(experiment)
         check_memory(experiment, sources, processes, training=False)
+        evaluator = make_evaluator(experiment, sources, request.catalog, processes)
         backbone = _begin(request, folder, sources, processes, console)
         facts = facts_of(experiment, processes, [size_in_words(experiment, backbone)], "evaluated without training")
         sources, found = _evaluated(experiment, sources, processes, console)
-        evaluator = _evaluator(experiment, sources, processes)
+        evaluator = evolve(evaluator, sources=sources.test, zero_shot=sources.zero_shot)
         return _report(experiment, folder, evaluator, backbone, facts, found, console)
 
 
@@ -194,22 +200,17 @@ def _begin(
     return backbone
 
 
-def _evaluator(experiment: Experiment, sources: assembly.Sources, processes: Processes) -> Evaluator:
-    return Evaluator(
-        sources=sources.test,
-        zero_shot=sources.zero_shot,
-        fields=sources.fields,
-        processes=processes,
-        batch_size=experiment.evaluation.batch_size,
-        bfloat16=experiment.trainer.precision == "bfloat16",
+def _blamed(experiment: Experiment, backbone: nn.Module, evaluator: Evaluator) -> AbstractContextManager[None]:
+    """Says in a plugin's name what goes wrong in its code in training and evaluation. Raises PluginError."""
+    return building.plugins_blamed(
+        components_of(experiment), backbone, experiment.backbone, lambda: evaluator.try_once(backbone)
     )
 
 
-def _validator(experiment: Experiment, sources: assembly.Sources, processes: Processes) -> Evaluator | None:
+def _validator(evaluator: Evaluator, sources: assembly.Sources) -> Evaluator | None:
     """What training goes by; None: there is nothing to go by."""
     if not sources.validation:
         return None
-    evaluator = _evaluator(experiment, sources, processes)
     return evolve(evaluator, sources=sources.validation, zero_shot=(), split="validation")
 
 
@@ -218,15 +219,14 @@ def _train(
     folder: RunFolder,
     sources: assembly.Sources,
     backbone: nn.Module,
+    evaluator: Evaluator,
     validation: Evaluator | None,
-    processes: Processes,
     loggers: Loggers,
     console: Console,
 ) -> Outcome:
-    experiment = request.experiment
+    experiment, processes = request.experiment, evaluator.processes
     settings = experiment.trainer if validation else evolve(experiment.trainer, evaluate_every=None)
-    evaluator = validation or _evaluator(experiment, sources, processes)  # never used where there is none
-    limited = evaluator.limited(experiment.evaluation.trajectories)
+    limited = (validation or evaluator).limited(experiment.evaluation.trajectories)  # never used where there is none
     callbacks = build_callbacks(experiment.callbacks)
     known = sum(source.metadata.trajectories for source in limited.sources) if validation else 0
     check_evaluations(experiment.callbacks, known)
@@ -300,7 +300,8 @@ def _report(
     console: Console,
     validation: Report | None = None,
 ) -> Report:
-    report = evaluator.evaluate(backbone)
+    with _blamed(experiment, backbone, evaluator):
+        report = evaluator.evaluate(backbone)
     if not evaluator.processes.leads:
         return report
     if experiment.evaluation.figures:

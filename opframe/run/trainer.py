@@ -16,7 +16,8 @@ from torch.nn.utils import clip_grad_norm_
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
 from opframe.evaluation.pictures import rollout_pictures
-from opframe.evaluation.protocol import Evaluator, Report
+from opframe.evaluation.protocol import Evaluator
+from opframe.evaluation.scores import Report
 from opframe.mixture.loading import split_batch, to_device
 from opframe.processes import Processes
 from opframe.run.callbacks import Callbacks
@@ -195,7 +196,7 @@ class Trainer:
         self.step += 1
 
     def evaluate(self) -> float:
-        """Evaluate on validation trajectories; returns the mean roll-out error. Raises Interrupted after a signal.
+        """Evaluate on validation trajectories; returns what is selected by. Raises Interrupted after a signal.
 
         Where callbacks change something before, it is not cut short, so that they can change it back.
         """
@@ -213,8 +214,8 @@ class Trainer:
         for name, picture in pictures.items():
             self.loggers.image(self.step, f"evaluation/{name}", picture)
         for call in self.callbacks.after_evaluation:
-            call(self, {**scores, "selected": report.mean_error()})
-        return report.mean_error()
+            call(self, {**scores, "selected": report.selected()})
+        return report.selected()
 
     def save(self, error: float | None) -> None:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""

@@ -76,10 +76,11 @@ class Pretrained:
         seen = units.seen(torch.cat([history, padding], 2))
         absent = seen.isnan().any(2, keepdim=True).any(1)  # (B, 1, *grid)
         told = self._told(conditions, history, units)
-        told = dataclasses.replace(told, valid=told.valid & ~absent) if absent.any() else told
-        predicted = self._rolled_out(seen.nan_to_num(nan=0.0), steps, told)
+        missing = bool(absent.any())
+        told = dataclasses.replace(told, valid=told.valid & ~absent) if missing else told
+        predicted = self._rolled_out(seen.nan_to_num(nan=0.0), steps, told, missing)
         result = units.physical(predicted)[:, :, : history.shape[2]].to(frames.device)
-        result = result.masked_fill(absent[:, None].to(frames.device), torch.nan) if absent.any() else result
+        result = result.masked_fill(absent[:, None].to(frames.device), torch.nan) if missing else result
         return result if frames.ndim == given.ndim else result[0]
 
     def to(self, device: torch.device | str) -> Self:
@@ -111,14 +112,14 @@ class Pretrained:
                 raise WeightsError(f"{repository}: cannot be uploaded ({error})") from error
         return f"hf://{repository}"
 
-    def _rolled_out(self, seen: Tensor, steps: int, told: Conditions) -> Tensor:
+    def _rolled_out(self, seen: Tensor, steps: int, told: Conditions, missing: bool) -> Tensor:
         """The network's roll-out, in evaluation mode."""
         fields, grid = self.metadata.fields, tuple(seen.shape[3:])
         training = [module for module in self.network.modules() if module.training]
         self.network.eval()
         try:
             with constant_weights():
-                return model_forecast(self.network, fields.horizon)(seen, steps, told)
+                return model_forecast(self.network, fields.horizon, missing)(seen, steps, told)
         except (ConfigError, RuntimeError, ValueError) as error:
             if grid == fields.grid:
                 raise

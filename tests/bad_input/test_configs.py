@@ -190,6 +190,35 @@ TOGETHER = [
     setting("group-of-nothing", 'parameters=[{match=["no.such.*"], frozen=true}]', "no.such.*"),
     setting("everything-frozen", 'parameters=[{match=["*"], frozen=true}]', "frozen"),
 ]
+EVALUATION = [
+    setting("no-metric", "metrics=[]", "Length of 'metrics' must be >= 1: 0"),
+    setting("misspelt-metric", "metrics=[{type='rsme'}]", "metrics[0]: unknown metric 'rsme'; did you mean 'rmse'?"),
+    setting(
+        "metric-twice",
+        "metrics=[{type='rmse'}, {type='rmse'}]",
+        "metrics: 'rmse' and 'rmse' both measure 'rmse'; leave one of them out",
+    ),
+    setting(
+        "misspelt-baseline",
+        "evaluation.baselines=['persistance']",
+        "evaluation.baselines: unknown backbone 'persistance'; did you mean 'persistence'?",
+    ),
+    setting(
+        "baseline-that-does-not-fit", "evaluation.baselines=['fno']", "evaluation.baselines: 'fno' cannot be used ("
+    ),
+    setting("baseline-twice", "evaluation.baselines=['linear', 'linear']", "baselines names 'linear' twice"),
+    setting("baseline-model", "evaluation.baselines=['model']", "baselines names 'model', which is what the trained"),
+    setting(
+        "baseline-with-weights",
+        "evaluation.baselines=['unet']",
+        "evaluation.baselines: 'unet' has weights, which nothing would train; expected backbones without",
+    ),
+    setting(
+        "nothing-to-train",
+        "backbone.type=persistence",
+        "[backbone] persistence has no weights to train; name it in evaluation.baselines instead",
+    ),
+]
 RUNS = [
     run("test-too-many", "datasets.one.test=9", "one: test = 9, but {folder}/one.h5 holds 6 trajectories"),
     run("unknown-protocol", "datasets.0.url=nowhere://x.h5", "nowhere://x.h5: Protocol not known: nowhere"),
@@ -215,7 +244,7 @@ COMMANDS = [
         expected=("there are no weights to evaluate; name a weights folder or a run folder as init.from",),
     ),
 ]
-CASES = [*TYPES, *RANGES, *KEYS, *OVERRIDES, *SYNTAX, *INCLUDES, *ENVIRONMENT, *TOGETHER, *RUNS, *COMMANDS]
+CASES = [*TYPES, *RANGES, *KEYS, *OVERRIDES, *SYNTAX, *INCLUDES, *ENVIRONMENT, *TOGETHER, *EVALUATION, *RUNS, *COMMANDS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -17,7 +17,7 @@ from typing import ClassVar
 from attrs import field, frozen
 import torch
 from opframe_registry import (
-    Backbone, Callback, Dataset, Logger, Metadata, Objective, Optimizer, Prediction, Sampler, Schedule, hookimpl
+    Backbone, Callback, Dataset, Logger, Metadata, Metric, Objective, Optimizer, Prediction, Sampler, Schedule, hookimpl
 )
 
 @frozen(kw_only=True)
@@ -34,6 +34,7 @@ def opframe_components():
     return [Odd]
 '''
 CACHES = ("__pycache__", "__pycache__/*")
+LEFT = (*BEGUN, "run/checkpoints/**/*")  # checkpoints, where it was the evaluation at the end that failed
 KEYS = {
     "Dataset": "datasets.0={type='odd'}",
     "Backbone": "backbone={type='odd'}",
@@ -43,6 +44,7 @@ KEYS = {
     "Schedule": "schedule={type='odd'}",
     "Callback": "callbacks=[{type='odd'}]",
     "Logger": "loggers=[{type='odd'}]",
+    "Metric": "metrics=[{type='odd'}]",
 }
 
 
@@ -86,7 +88,7 @@ def wrong(name: str, kind: str, *expected: str, build: str = "return None", **ot
         settings=(others.get("setting", KEYS[kind]),),
         words=(command, "{folder}/experiment.toml"),
         expected=expected,
-        leaves=(*CACHES, *(BEGUN if command == "run" else ())),
+        leaves=(*CACHES, *(LEFT if command == "run" else ())),
     )
 
 
@@ -247,7 +249,87 @@ BUILDING = [
         leaves=CACHES,
     ),
 ]
-CASES = [*LOADING, *BUILDING]
+TRAINED = "net = torch.nn.Linear(1, 1)\n        "
+RUN = {"command": "run"}
+EVALUATED = "evaluation.baselines=['odd']"
+RUNNING = [
+    blamed(
+        "raising-network",
+        "Backbone",
+        "its network raised ZeroDivisionError: division by zero (",
+        build=TRAINED + "net.forward = lambda u, conditions: u / (1 / 0)\n        return net",
+        **RUN,
+    ),
+    blamed(
+        "tensor-network",
+        "Backbone",
+        "its network returned Tensor; expected a Prediction",
+        build=TRAINED + "net.forward = lambda u, conditions: net.weight * u[:, -1:]\n        return net",
+        **RUN,
+    ),
+    blamed(
+        "torch-s-own-network",
+        "Backbone",
+        "its network raised TypeError: ",
+        build="return torch.nn.Linear(1, 1)",
+        **RUN,
+    ),
+    blamed(
+        "raising-loss",
+        "Objective",
+        "its code raised KeyError: 'lost' (",
+        build="return lambda backbone, batch: {}['lost']",
+        **RUN,
+    ),
+    blamed(
+        "objective-after-the-network",
+        "Objective",
+        "its code raised AttributeError: 'Prediction' object has no attribute 'feild' (",
+        build="return lambda backbone, batch: backbone(batch.inputs, batch.conditions).feild",
+        **RUN,
+    ),
+    blamed("raising-measure", "Metric", "its function raised KeyError: 'lost' (", build="return lambda *_: {}['lost']"),
+    blamed("unnamed-metric", "Metric", "its function returned int; expected a map", build="return lambda *_: 3"),
+    blamed(
+        "metric-of-real-numbers",
+        "Metric",
+        "its function raised ZeroDivisionError: division by zero (",
+        build="return lambda p, t, *_: {'x': p.mean((1, 2, 3, 4)) / (1 / int(t.min() == 1))}",
+        **RUN,
+    ),
+    blamed(
+        "raising-baseline",
+        "Backbone",
+        "its network raised ZeroDivisionError: division by zero (",
+        build="net = torch.nn.Identity()\n        net.forward = lambda u, c: 1 / 0\n        return net",
+        setting=EVALUATED,
+        **RUN,
+    ),
+    blamed(
+        "short-baseline",
+        "Backbone",
+        "its network predicted (2, 1, 2, 16, 16); expected (2, 8, 2, 16, 16), as (B, horizon, C, *grid)",
+        build="net = torch.nn.Identity()\n        net.forward = lambda u, c: Prediction(field=u[:, -1:])\n"
+        "        return net",
+        setting=EVALUATED,
+        **RUN,
+    ),
+    wrong(
+        "baseline-with-weights",
+        "Backbone",
+        "evaluation.baselines: 'odd' has weights, which nothing would train; expected backbones without",
+        build="return torch.nn.Linear(1, 1)",
+        setting=EVALUATED,
+    ),
+    wrong(
+        "baseline-with-a-key",
+        "Backbone",
+        "evaluation.baselines: 'odd' cannot be used, as it has no default for 'width'",
+        field="width: int",
+        setting=EVALUATED,
+    ),
+]
+CASES = [*LOADING, *BUILDING, *RUNNING]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

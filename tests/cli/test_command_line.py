@@ -18,8 +18,8 @@ from conftest import Command
 from opframe import __version__
 from opframe.cli.main import main
 from opframe.console import counted
-from opframe.evaluation.protocol import DatasetReport, Report, Score
 from opframe.evaluation.report import make_tables
+from opframe.evaluation.scores import DatasetReport, Measure, Report, Value
 from support import EXPERIMENT, ROOT, waves, write_prepared
 
 
@@ -209,20 +209,37 @@ def test_a_comparison_of_eight_datasets_cuts_no_name_and_no_number(
 
 @pytest.mark.parametrize("columns", [100, 60, 40])
 def test_the_table_at_the_end_of_a_run_cuts_no_number(columns: int) -> None:
-    score = Score(step=0.98765, full=123.45678, first=1.0, frames=(1.0,))
+    values = {
+        "relative_l2": Value(mean=0.98765, frames=(1.0,)),
+        "relative_l2_rollout": Value(mean=123.45678),
+        "bias": Value(mean=-0.000123456),
+        "spectral_distance": Value(mean=654321.0),
+    }
     common = {
         "trajectories": 1,
+        "rollout": 1,
         "time_step": None,
         "history": 1,
-        "scores": dict.fromkeys(("model", "persistence", "linear"), score),
+        "values": dict.fromkeys(("model", "persistence", "linear"), values),
     }
+    measures = tuple(
+        Measure(name=name, metric=metric, better="lower", per_frame=value.frames is not None)
+        for metric, names in (("relative_l2", [*values][:2]), ("others", [*values][2:]))
+        for name, value in values.items()
+        if name in names
+    )
     seen = DatasetReport(title="shallow_water_radial_dam_break", zero_shot=False, **common)
-    report = Report(datasets=(seen, DatasetReport(title="two", zero_shot=True, **common)))
+    datasets = (seen, DatasetReport(title="two", zero_shot=True, **common))
+    report = Report(datasets=datasets, measures=measures, baselines={"persistence": "", "linear": ""})
     console = Console(width=columns, file=StringIO(), record=True)
     for table in make_tables(report, console):
         console.print(table)
     text = console.export_text()
     assert (text.count("0.9877"), text.count("123.4568")) == (6, 6)
+    assert (text.count("-0.0001235"), text.count("6.543e+05")) == (6, 6)
+    words = " ".join(text.split())  # a heading may take two lines
+    assert "L2RE on held-out trajectories" in words
+    assert "others on held-out trajectories" in words
     assert "".join(word for word in text.split() if word in "shallow_water_radial_dam_break").startswith("shallow")
     assert max(map(len, text.splitlines())) <= columns
 

@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opframe.evaluation.metrics import linear_extrapolation, persistence, relative_errors
-from opframe.evaluation.protocol import DatasetReport, Evaluator, Report, Score, model_forecast
+from opframe.config.building import CheckedMetric, build_metric
+from opframe.evaluation.protocol import Evaluator, model_forecast
 from opframe.evaluation.report import verdict
+from opframe.evaluation.scores import DatasetReport, Measure, Report, Value
 from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.source import Source
 from opframe.processes import Processes
-from opframe_registry import Conditions, Fields, Metadata, Prediction
+from opframe_baselines import Linear, Persistence
+from opframe_metrics import RelativeL2
+from opframe_metrics.errors import relative_l2
+from opframe_registry import Backbone, Conditions, Fields, Metadata, Metric, Prediction
 
 
 def test_errors_are_norms_per_channel_then_means() -> None:
@@ -22,7 +26,7 @@ def test_errors_are_norms_per_channel_then_means() -> None:
     target, prediction = (torch.randn(2, 3, 4, 8, 8, generator=generator) for _ in range(2))
     mask = torch.zeros(4, 8, 8)
     mask[0], mask[2, ::2, ::2] = 1, 1
-    errors = relative_errors(prediction, target, mask)
+    errors = relative_l2(prediction, target, mask[None, None], Growing().metadata)
     for sample in range(2):
         full, frames = [], []
         for channel in (0, 2):
@@ -30,15 +34,23 @@ def test_errors_are_norms_per_channel_then_means() -> None:
             truth, guess = target[sample, :, channel][:, kept].numpy(), prediction[sample, :, channel][:, kept].numpy()
             full.append(np.linalg.norm(guess - truth) / np.linalg.norm(truth))
             frames.append(np.linalg.norm(guess - truth, axis=1) / np.linalg.norm(truth, axis=1))
-        assert errors.full[sample].item() == pytest.approx(np.mean(full), rel=1e-5)
-        assert errors.frames[sample].numpy() == pytest.approx(np.mean(frames, axis=0), rel=1e-5)
+        assert errors["relative_l2_rollout"][sample].item() == pytest.approx(np.mean(full), rel=1e-5)
+        assert errors["relative_l2"][sample].numpy() == pytest.approx(np.mean(frames, axis=0), rel=1e-5)
+
+
+def forecast_of(component: Backbone, history: Tensor, horizon: int) -> Tensor:
+    """What a backbone without weights predicts."""
+    fields = Fields(channels=("u", "v", "w"), grid=(5, 5), history=history.shape[1], horizon=horizon)
+    prediction: Prediction = component.build(fields)(history, unknown_conditions(fields, 2, history.device))
+    return prediction.field
 
 
 def test_baselines_repeat_the_last_frame_and_continue_its_line() -> None:
     history = torch.arange(4.0).view(1, 4, 1, 1, 1).expand(2, 4, 3, 5, 5)
-    assert torch.equal(persistence(history, 3), torch.full((2, 3, 3, 5, 5), 3.0))
-    assert linear_extrapolation(history, 3)[0, :, 0, 0, 0].tolist() == [4.0, 5.0, 6.0]
-    assert torch.equal(linear_extrapolation(history[:, :1], 2), persistence(history[:, :1], 2))
+    assert torch.equal(forecast_of(Persistence(), history, 3), torch.full((2, 3, 3, 5, 5), 3.0))
+    assert forecast_of(Linear(), history, 3)[0, :, 0, 0, 0].tolist() == [4.0, 5.0, 6.0]
+    one = history[:, :1]
+    assert torch.equal(forecast_of(Linear(), one, 2), forecast_of(Persistence(), one, 2))
 
 
 class SumOfLastTwo(nn.Module):
@@ -74,14 +86,23 @@ class Growing:
         return np.broadcast_to(frames[:, None, None, None], (stop - start, 2, 4, 4)).astype("f4")
 
 
+FIELDS = Fields(channels=("u", "mask"), grid=(4, 4), history=4)
+
+
+def built(*metrics: Metric) -> tuple[CheckedMetric, ...]:
+    return tuple(build_metric(metric, FIELDS) for metric in metrics)
+
+
 def evaluator(**changes: object) -> Evaluator:
-    source = Source(title="growing", weight=1.0, rollout=3, trajectories=Growing())
+    source = Source(title="growing", weight=1.0, rollout=3, trajectories=Growing(), history=4)
     given = Evaluator(
         sources=[source],
         zero_shot=[],
-        fields=Fields(channels=("u", "mask"), grid=(4, 4), history=4),
+        fields=FIELDS,
         processes=Processes(rank=0, count=1, device=torch.device("cpu")),
         batch_size=2,
+        metrics=built(RelativeL2()),
+        baselines={"persistence": Persistence(), "linear": Linear()},
     )
     return attrs.evolve(given, **changes)
 
@@ -105,17 +126,40 @@ def test_processes_share_the_trajectories_without_leaving_one_out() -> None:
     assert sorted(index for share in shares for batch in share for index in batch) == list(range(8))
 
 
-def test_a_model_that_loses_to_persistence_is_said_to() -> None:
-    good = Score(step=0.1, full=0.1, first=0.1, frames=(0.1,))
-    bad = attrs.evolve(good, full=0.3)
-    common = {"zero_shot": False, "trajectories": 1, "time_step": None, "history": 1}
-    won = DatasetReport(title="won", scores={"model": good, "persistence": attrs.evolve(bad, step=0.2)}, **common)
-    lost = DatasetReport(title="lost", scores={"model": bad, "persistence": attrs.evolve(bad, full=0.2)}, **common)
-    tied = DatasetReport(title="tied", scores={"model": good, "persistence": good}, **common)
-    slow = attrs.evolve(won, title="slow", scores={"model": attrs.evolve(good, first=0.4), "persistence": bad})
-    assert verdict(Report(datasets=(won, slow)))[-1] == "In the first frame alone, persistence is better on slow."
-    assert verdict(Report(datasets=(lost,))) == ["The model does NOT beat persistence on lost."]
-    assert verdict(Report(datasets=(won, tied, lost))) == ["The model does NOT beat persistence on tied, lost."]
+L2RE = (
+    Measure(name="relative_l2", metric="relative_l2", better="lower", per_frame=True),
+    Measure(name="relative_l2_rollout", metric="relative_l2", better="lower", per_frame=False),
+)
+
+
+def of_dataset(title: str, **scores: tuple[float, float, float]) -> DatasetReport:
+    """A dataset with the errors (one step, roll-out, first frame) of each forecast."""
+    values = {
+        name: {"relative_l2": Value(mean=step, frames=(first,)), "relative_l2_rollout": Value(mean=full)}
+        for name, (step, full, first) in scores.items()
+    }
+    return DatasetReport(
+        title=title, zero_shot=False, trajectories=1, rollout=1, time_step=None, history=1, values=values
+    )
+
+
+def verdict_on(*datasets: DatasetReport, baseline: str = "persistence") -> list[str]:
+    return verdict(Report(datasets=datasets, measures=L2RE, baselines={baseline: "Something simple."}))
+
+
+def test_a_model_that_loses_to_the_first_baseline_is_said_to() -> None:
+    good = (0.1, 0.1, 0.1)
+    won = of_dataset("won", model=good, persistence=(0.2, 0.3, 0.1))
+    lost = of_dataset("lost", model=(0.1, 0.3, 0.1), persistence=(0.1, 0.2, 0.1))
+    tied = of_dataset("tied", model=good, persistence=good)
+    slow = of_dataset("slow", model=(0.1, 0.1, 0.4), persistence=(0.2, 0.3, 0.1))
+    assert verdict_on(won) == ["The model beats persistence on every dataset, in both measures."]
+    assert verdict_on(won, slow)[-1] == "In the first frame alone, persistence is better on slow."
+    assert verdict_on(lost) == ["The model does NOT beat persistence on lost."]
+    assert verdict_on(won, tied, lost) == ["The model does NOT beat persistence on tied, lost."]
+    climate = of_dataset("earth", model=good, climatology=(0.2, 0.3, 0.1))
+    assert verdict_on(climate, baseline="climatology")[0].startswith("The model beats climatology on every")
+    assert verdict(Report(datasets=(of_dataset("alone", model=good),), measures=L2RE)) == []
 
 
 @attrs.frozen
@@ -133,7 +177,7 @@ class Partly(Growing):
 
 @pytest.mark.parametrize("limit", [None, 3])
 def test_a_truth_that_no_error_can_be_relative_to_is_named(limit: int | None) -> None:
-    source = Source(title="partly", weight=1.0, rollout=3, trajectories=Partly())
+    source = Source(title="partly", weight=1.0, rollout=3, trajectories=Partly(), history=4)
     report = evaluator(sources=[source], limit=limit).evaluate(SumOfLastTwo(1))
     (remark,) = report.datasets[0].remarks
     if limit:

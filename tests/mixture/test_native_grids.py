@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from conftest import Command
+from opframe.config.building import build_metric
 from opframe.config.settings import Experiment
 from opframe.evaluation.protocol import Evaluator
 from opframe.mixture.loading import batches, make_loader
@@ -29,7 +30,9 @@ from opframe.run.experiment import load_experiment
 from opframe.run.job import Request, run
 from opframe.tools.packing import plan
 from opframe.tools.selection import load_selection, open_part
+from opframe_baselines import Persistence
 from opframe_fno import FNO
+from opframe_metrics import RelativeL2
 from opframe_registry import (
     Backbone,
     Catalog,
@@ -80,7 +83,17 @@ def loaded(path: Path, catalog: Catalog, *overrides: str) -> Experiment:
 
 def evaluator(sources: assembly.Sources) -> Evaluator:
     alone = Processes(rank=0, count=1, device=torch.device("cpu"))
-    return Evaluator(sources=sources.test, zero_shot=(), fields=sources.fields, processes=alone, batch_size=2)
+    metrics = (build_metric(RelativeL2(), sources.fields),)
+    baselines = {"persistence": Persistence()}
+    return Evaluator(
+        sources=sources.test,
+        zero_shot=(),
+        fields=sources.fields,
+        processes=alone,
+        batch_size=2,
+        metrics=metrics,
+        baselines=baselines,
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -37,7 +37,11 @@ FIELDS = {
     "space": Fields(channels=("u", "v", "w"), grid=(8, 16, 8), history=2, horizon=2),
 }
 
+TRAINED = {name: item for name, item in BACKBONES.items() if item.name not in ("persistence", "linear")}
+"""Those with weights."""
+
 every_backbone = pytest.mark.parametrize("component", BACKBONES.values(), ids=BACKBONES.keys())
+every_trained_backbone = pytest.mark.parametrize("component", TRAINED.values(), ids=TRAINED.keys())
 all_fields = pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS.keys())
 
 
@@ -129,7 +133,7 @@ def test_gradients_reach_every_parameter_and_the_input(component: type[Backbone]
         assert bool(gradient.any()), name
 
 
-@every_backbone
+@every_trained_backbone
 def test_idle_parameters_are_those_without_gradient_from_one_sample(component: type[Backbone]) -> None:
     backbone = small(component, normalize=True)
     network = network_of(backbone)
@@ -140,7 +144,7 @@ def test_idle_parameters_are_those_without_gradient_from_one_sample(component: t
     assert backbone.idle() < sum(weight.numel() for weight in network.parameters())
 
 
-@every_backbone
+@every_trained_backbone
 def test_a_seed_decides_the_weights_and_the_weights_decide_the_prediction(component: type[Backbone]) -> None:
     one, same, other = (network_of(small(component, normalize=True), seed=seed) for seed in (3, 3, 4))
     names, inputs = one.state_dict().keys(), inputs_of()
@@ -175,7 +179,7 @@ def test_bfloat16_autocast_stays_close_and_returns_the_precision_of_the_input(
     assert difference(field, expected) <= 5e-2
 
 
-@every_backbone
+@every_trained_backbone
 def test_a_training_step_compiles_to_one_graph(component: type[Backbone]) -> None:
     network, inputs = network_of(small(component, normalize=True, depth=1)).train(), inputs_of()
     same = copy.deepcopy(network)
@@ -218,7 +222,7 @@ def test_weights_fit_the_same_fields_as_they_are(component: type[Backbone], fiel
         assert adapted.how == "", name
 
 
-@every_backbone
+@every_trained_backbone
 @pytest.mark.parametrize(
     "changes",
     [
@@ -246,6 +250,12 @@ def test_what_is_adapted_to_other_fields_fits_them(component: type[Backbone], ch
     assert bool(torch.isfinite(field_of(network, inputs_of(target))).all())
 
 
+def test_backbones_without_weights_are_those_that_are_known_to_be() -> None:
+    fields = FIELDS["two frames ahead"]
+    without = {name for name, item in BACKBONES.items() if not [*network_of(small(item), fields).parameters()]}
+    assert without == {"opframe:persistence", "opframe:linear"} == BACKBONES.keys() - TRAINED.keys()
+
+
 @every_backbone
 def test_its_presets_can_be_built(component: type[Backbone]) -> None:
     fields = Fields(channels=("u", "v", "p", "rho"), grid=(128, 128), history=10)
@@ -254,7 +264,7 @@ def test_its_presets_can_be_built(component: type[Backbone]) -> None:
             component(**{**settings, "size": size}).build(fields)
 
 
-@every_backbone
+@every_trained_backbone
 def test_a_tiny_problem_is_overfitted(component: type[Backbone]) -> None:
     fields = Fields(channels=("u",), grid=(16, 16), history=2)
     frames = torch.from_numpy(waves(4, 3, 16)).permute(0, 3, 4, 1, 2)  # (B, T, C, X, Y)

@@ -1,4 +1,4 @@
-"""What a promise is: a function of a case that raises PromiseError, and whose docstring is the promise in one sentence."""
+"""What a promise is: a function of a case that raises PromiseError, whose docstring is the promise in one sentence."""
 
 from __future__ import annotations
 
