@@ -113,7 +113,8 @@ class _Threads(Generic[Result]):
 
     def __init__(self, steps: range, given: Given[Any], read: Read[Any, Result], workers: int) -> None:
         self._steps, self._given, self._read = iter(steps), given, read
-        self._turn, self._ended = threading.Lock(), threading.Event()
+        self._turn, self._unwanted = threading.Lock(), threading.Event()
+        self._ended = False  # no step comes any more; what is being read is wanted all the same
         self._room = threading.Semaphore(_AHEAD * workers)
         self._line: SimpleQueue[Place[Result]] = SimpleQueue()
         self._all = [threading.Thread(target=self._work, name="loader", daemon=True) for _ in range(workers)]
@@ -128,27 +129,28 @@ class _Threads(Generic[Result]):
 
     def close(self) -> None:
         """Let the threads end, and wait for them. Where the interpreter ends, they have ended already."""
+        self._unwanted.set()
         self._end()
         deadline = time.monotonic() + _PATIENCE
         for thread in () if sys.is_finalizing() else self._all:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _end(self) -> None:
-        self._ended.set()
+        self._ended = True
         self._room.release(len(self._all))  # for those that wait for room
 
     def _work(self) -> None:
         while (begun := self._begun()) is not None:
             place, item = begun
             del begun
-            place.put(_outcome(self._read, item, self._ended.is_set))
+            place.put(_outcome(self._read, item, self._unwanted.is_set))
             del place, item  # what it read is for who takes it
 
     def _begun(self) -> tuple[Place[Result], Any] | None:
         """The place of the next step's outcome, and what is to be read; None: there is nothing more to do."""
         self._room.acquire()
         with self._turn:
-            step = None if self._ended.is_set() else next(self._steps, None)
+            step = None if self._ended else next(self._steps, None)
             if step is None:
                 self._end()
                 return None

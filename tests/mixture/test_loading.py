@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torchdata import nodes
 
-from opframe.mixture.ahead import AheadNode
+from opframe.mixture.ahead import AheadNode, read_ahead
 from opframe.mixture.buffers import Buffers
 from opframe.mixture.loading import Loader, Plan, Windows, batches, make_loader
 from opframe.mixture.source import Source, open_source
@@ -115,6 +115,13 @@ def test_any_number_of_threads_gives_the_same_batches_in_the_same_order(
     for one, two in zip(alone, shared, strict=True):
         assert_same(one, two)
     assert not new_threads()
+
+
+def test_the_last_batches_are_read_whole_though_other_threads_have_nothing_left_to_do() -> None:
+    def slow(step: int, unwanted: Callable[[], bool]) -> list[bool]:
+        return [time.sleep(0.02) or unwanted() for _ in range(4)]
+
+    assert list(read_ahead(range(3), lambda step: step, slow, workers=3)) == [[False] * 4] * 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])
