@@ -145,12 +145,12 @@ def _explained(report: Report, measures: Sequence[Measure]) -> str:
 def draw_all(folder: Path, evaluator: Evaluator, backbone: nn.Module, report: Report) -> None:
     """One roll-out of each dataset, and error against time, into `figures/`."""
     for source in (*evaluator.sources, *evaluator.zero_shot):
-        panels = _panels(evaluator, source, backbone)
+        panels = panels_of(evaluator, source, backbone)
         draw_rollout(panels, folder / "figures" / f"rollout_{file_name(source.title)}.png")
     draw_errors(report, folder / "figures" / "error_against_time.png")
 
 
-def _panels(evaluator: Evaluator, source: Source, backbone: nn.Module) -> Panels:
+def panels_of(evaluator: Evaluator, source: Source, backbone: nn.Module) -> Panels:
     """The first predicted channel of the longest held-out trajectory; NaN where there is no value."""
     backbone.eval()
     examples = evaluator.read(source, [evaluator.trajectories(source)[-1]])
