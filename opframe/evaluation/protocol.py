@@ -77,7 +77,7 @@ class Evaluator:
     def _recognise(self, backbone: nn.Module, dataset: int, report: DatasetReport) -> DatasetReport:
         """Add what fraction of the trajectories the classification head assigns to their dataset."""
         right = torch.zeros((), device=self.processes.device)
-        number = self.fields.datasets.index(report.title)  # not all have validation data
+        number = self.fields.datasets.index(report.title)  # of the training data, some of which may not be evaluated
         trajectories = self.trajectories(self.sources[dataset])
         for rows in self._shares(len(trajectories)):
             examples = self.read(self.sources[dataset], [trajectories[row] for row in rows], frames=0)
