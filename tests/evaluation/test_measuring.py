@@ -67,7 +67,7 @@ class Uneven:
 
 
 def uneven(**changes: Any) -> Source:
-    return Source(title="uneven", weight=1.0, rollout=3, trajectories=Uneven(), history=4, **changes)
+    return Source(title="uneven", weight=1.0, rollout=3, trajectories=Uneven(), history=4, short=(2,), **changes)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -82,13 +82,13 @@ def test_each_trajectory_is_rolled_out_to_its_own_end(batch_size: int) -> None:
     whole = [np.hypot.reduce([1, 2, 3][:n]) / np.hypot.reduce([5, 6, 7][:n]) for n in (3, 1, 2, 3)]
     assert report.values["persistence"]["relative_l2_rollout"].mean == pytest.approx(np.mean(whole))
     assert report.remarks == (
-        "uneven: 1 trajectory too short to be predicted after 4 frames of history, and not evaluated: 2 (4 frames).",
+        "uneven: 1 trajectory too short to be predicted after 4 frames of history, and not evaluated: 2.",
     )
 
 
 def test_a_limit_leaves_out_the_last_of_those_that_are_long_enough() -> None:
     given = evaluator(sources=[uneven()])
-    assert given.limited(3).trajectories(uneven()) == [1, 3, 0]
+    assert given.limited(3).trajectories(uneven()) == [1, 2, 0]
 
 
 def values_of(report: Report) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def test_a_model_is_given_zeros_on_land_also_where_it_has_predicted_something(mo
     ]
     assert report.values["model"]["relative_l2"].mean == pytest.approx(np.mean([np.mean(own) for own in errors]))
     assert report.remarks == (
-        "uneven: 1 trajectory too short to be predicted after 4 frames of history, and not evaluated: 2 (4 frames).",
+        "uneven: 1 trajectory too short to be predicted after 4 frames of history, and not evaluated: 2.",
     )
 
 

@@ -13,7 +13,12 @@ from data_support import Command, command  # noqa: F401
 from opframe.evaluation.comparison import measures, read_finished, rows
 
 MADE = Path(__file__).parents[1] / "made_before" / "runs" / "plain"
-SETTINGS = ("evaluation.figures=true", "metrics=[{type='rmse'}, {type='relative_l2'}]", "trainer.evaluate_every=4")
+SETTINGS = (
+    "evaluation.figures=true",
+    "metrics=[{type='rmse'}, {type='relative_l2'}]",
+    "trainer.evaluate_every=4",
+    "data.validation=1",
+)
 
 
 def options(*settings: str) -> list[str]:
@@ -27,11 +32,11 @@ def test_a_run_reports_what_its_config_asks_for(experiment: Path, command: Comma
     said = " ".join(done.stdout.split())
     assert said.index("rmse on held-out") < said.index("L2RE on held-out") < said.index("linear on")
     written = (folder / "report.md").read_text()
-    first, second = written.split("## L2RE on held-out trajectories")
-    assert "| dataset | frames | rmse, model | rmse, linear |" in first
+    first, second = written.split("## L2RE on test trajectories")
+    assert "| dataset | trajectories | frames | rmse, model | rmse, linear |" in first
     assert "root mean square error" in first.lower()
     assert "linear: Continues the line through the last two frames." in first
-    assert "| dataset | frames | one step, model | one step, linear | roll-out, model | roll-out, linear |" in second
+    assert "| dataset | trajectories | frames | one step, model | one step, linear | roll-out, model | roll-out, linear |" in second
     assert "persistence" not in written
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     for item in report["datasets"]:
@@ -56,7 +61,7 @@ def test_without_the_published_error_and_without_baselines_all_the_rest_is_there
     settings = ("evaluation.figures=true", "metrics=[{type='rmse'}]", "evaluation.baselines=[]", "trainer.steps=2")
     done = command("run", experiment, *options(*settings))
     assert done.returncode == 0, done.stderr
-    assert "| dataset | frames | rmse, model |" in (folder / "report.md").read_text()
+    assert "| dataset | trajectories | frames | rmse, model |" in (folder / "report.md").read_text()
     assert "L2RE" not in (folder / "report.md").read_text()
     assert all(item["scores"] == {} for item in json.loads((folder / "report.json").read_text())["datasets"])
     old = shutil.copytree(MADE, tmp_path / "old")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from opframe.mixture.source import Source, frames_in_words, left_out, lengths_of, open_source
-from opframe.run import assembly
+from opframe.run import assembly, overlaps
 from opframe.run.experiment import load_experiment
 from opframe_prepared import Prepared
 from opframe_registry import Catalog, DataError, Metadata, Window
@@ -156,7 +156,8 @@ def test_statistics_are_of_all_frames_that_are_there(ragged: Path, catalog: Cata
     values = waves(8, 30, 16)
     used = np.concatenate([values[n, ..., : LENGTHS[n], :].ravel() for n in (0, 1, 2, 4)]).astype("f8")
     assert known is not None
-    assert (known.mean[0], known.deviation[0]) == pytest.approx((used.mean(), used.std()), rel=1e-9)
+    state = known.state_dict()
+    assert (state["mean"].item(), state["deviation"].item()) == pytest.approx((used.mean(), used.std()), rel=1e-9)
 
 
 def test_trajectories_that_begin_alike_are_compared_in_the_last_frame_that_both_have(
@@ -170,7 +171,7 @@ def test_trajectories_that_begin_alike_are_compared_in_the_last_frame_that_both_
     with h5py.File(write_prepared(ragged.parent / "one.h5", data), "r+") as file:
         file["lengths"] = np.array([7, 12, 30, 4, 9, 20, 12, 7])
     experiment = load_experiment(ragged, catalog, [f"data.cache={ragged.parent / 'cache'}"])
-    same, other = assembly.overlaps(experiment, ignored)
+    same, other = overlaps.with_test(experiment, assembly.open_sources(experiment), ignored)
     assert (same.same, same.trajectories, same.training_trajectories) == (True, (0,), (2,))
     assert (other.same, other.trajectories, other.training_trajectories) == (False, (1, 2), (0, 2))
 

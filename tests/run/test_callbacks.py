@@ -165,7 +165,11 @@ def test_points_come_in_their_order(site: Path, experiment: Path, opframe_here: 
     install(site, "following", FOLLOWING)
     path = experiment.parent / "seen"
     callback = f"callbacks=[{{type='following', path='{path}'}}]"
-    done = opframe_here("run", experiment, *set_(callback, "trainer.steps=2", "trainer.evaluate_every=2", "run.seed=3"))
+    done = opframe_here(
+        "run",
+        experiment,
+        *set_(callback, "trainer.steps=2", "trainer.evaluate_every=2", "run.seed=3", "data.validation=1"),
+    )
     assert done.code == 0, done.errors
     loss = "['relative_l2']"
     assert path.read_text().splitlines() == [
@@ -185,7 +189,7 @@ def test_points_come_in_their_order(site: Path, experiment: Path, opframe_here: 
 
 def test_a_resumed_run_with_callbacks_ends_with_the_same_bits(site: Path, experiment: Path, opframe_here: Call) -> None:
     install(site, "average", AVERAGE)
-    settings = set_("callbacks=[{type='average'}]", "trainer.evaluate_every=3")
+    settings = set_("callbacks=[{type='average'}]", "trainer.evaluate_every=3", "data.validation=1")
     folders = [experiment.parent / name for name in ("run", "straight", "without")]
     assert opframe_here("run", experiment, *settings, "--set", f"run.folder={folders[1]}").code == 0
     assert opframe_here("run", experiment, *settings, "--stop-at", 2).code == 0
@@ -207,16 +211,16 @@ def test_a_run_goes_on_without_a_callback_or_with_a_new_one_and_says_so(
     site: Path, experiment: Path, opframe_here: Call
 ) -> None:
     install(site, "average", AVERAGE)
-    every = "trainer.evaluate_every=4"
-    with_average = set_(every, "callbacks=[{type='average'}]")
+    every = ("trainer.evaluate_every=4", "data.validation=1")
+    with_average = set_(*every, "callbacks=[{type='average'}]")
     assert opframe_here("run", experiment, *with_average, "--stop-at", 2).code == 0
     done = opframe_here(
-        "run", experiment, *set_(every, "callbacks=[{type='early_stopping'}]"), "--resume", "--stop-at", 4
+        "run", experiment, *set_(*every, "callbacks=[{type='early_stopping'}]"), "--resume", "--stop-at", 4
     )
     assert done.code == 0, done.errors
     assert "the callback early_stopping has no state in the checkpoint, and begins anew" in done.output
     assert "the state of the callback average is left out, which the experiment does not have" in done.output
-    assert opframe_here("run", experiment, *set_(every), "--resume").code == 0
+    assert opframe_here("run", experiment, *set_(*every), "--resume").code == 0
 
 
 def test_a_state_that_cannot_be_saved_is_named(site: Path, experiment: Path, opframe_here: Call) -> None:
@@ -231,7 +235,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better_as_if_it_were_finished(
 ) -> None:
     """With a learning rate of 0, the second evaluation finds what the first one did."""
     stopping = "callbacks=[{type='early_stopping', patience=2}]"
-    settings = set_("optimizer.learning_rate=0.0", "trainer.evaluate_every=1", stopping)
+    settings = set_("optimizer.learning_rate=0.0", "trainer.evaluate_every=1", "data.validation=1", stopping)
     settings += set_("schedule={type='constant'}")
     run = experiment.parent / "run"
     assert opframe_here("run", experiment, *settings, "--stop-at", 2).code == 0
@@ -251,7 +255,12 @@ def test_early_stopping_ends_a_run_that_gets_no_better_as_if_it_were_finished(
 
 
 def test_early_stopping_trains_on_while_it_gets_better(experiment: Path, opframe_here: Call) -> None:
-    settings = set_("trainer.evaluate_every=1", "callbacks=[{type='early_stopping', patience=1}]", "trainer.steps=3")
+    settings = set_(
+        "trainer.evaluate_every=1",
+        "data.validation=1",
+        "callbacks=[{type='early_stopping', patience=1}]",
+        "trainer.steps=3",
+    )
     done = opframe_here("run", experiment, *settings, *set_("schedule={type='constant'}"))
     run = experiment.parent / "run"
     errors = [entry["mean/full"] for entry in entries(run, "evaluation")]
@@ -317,7 +326,9 @@ def test_an_evaluation_that_a_signal_cuts_off_is_made_when_the_run_goes_on(
     site: Path, experiment: Path, opframe_here: Call
 ) -> None:
     install(site, "ending-by-signal", ENDING)
-    settings = set_("trainer.evaluate_every=4", "callbacks=[{type='ending', how='signal', step=4}]")
+    settings = set_(
+        "trainer.evaluate_every=4", "data.validation=1", "callbacks=[{type='ending', how='signal', step=4}]"
+    )
     run = experiment.parent / "run"
     assert opframe_here("run", experiment, *settings).code == 130
     assert (steps_saved(run), entries(run, "evaluation")) == ([4], [])

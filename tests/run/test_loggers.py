@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from plugin_support import install
 from weights_support import Call, command_line
 
-EVALUATED = ("--set", "trainer.evaluate_every=4", "--set", "evaluation.trajectories=1")
+EVALUATED = ("--set", "trainer.evaluate_every=4", "--set", "evaluation.trajectories=1", "--set", "data.validation=1")
 
 RECORDING = '''
 import json
