@@ -30,13 +30,16 @@ def test_a_run_reports_what_its_config_asks_for(experiment: Path, command: Comma
     done = command("run", experiment, *options(*SETTINGS, "evaluation.baselines=['linear']"))
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert said.index("rmse on held-out") < said.index("L2RE on held-out") < said.index("linear on")
+    assert said.index("rmse on test") < said.index("L2RE on test") < said.index("linear on")
     written = (folder / "report.md").read_text()
     first, second = written.split("## L2RE on test trajectories")
     assert "| dataset | trajectories | frames | rmse, model | rmse, linear |" in first
     assert "root mean square error" in first.lower()
     assert "linear: Continues the line through the last two frames." in first
-    assert "| dataset | trajectories | frames | one step, model | one step, linear | roll-out, model | roll-out, linear |" in second
+    head = (
+        "| dataset | trajectories | frames | one step, model | one step, linear | roll-out, model | roll-out, linear |"
+    )
+    assert head in second
     assert "persistence" not in written
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     for item in report["datasets"]:
@@ -44,7 +47,7 @@ def test_a_run_reports_what_its_config_asks_for(experiment: Path, command: Comma
         assert len(item["values"]["model"]["rmse"]["frames"]) == item["rollout"]
     assert (folder / "figures" / "error_against_time.png").exists()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = next(line for line in reversed(lines) if line["kind"] == "evaluation")
+    last = next(line for line in reversed(lines) if line["kind"] == "test")
     means = [item["values"]["model"]["rmse"]["mean"] for item in report["datasets"]]
     assert last["mean/rmse"] == pytest.approx(sum(means) / 2, rel=1e-6)
     assert last["one/model/full"] == pytest.approx(report["datasets"][0]["scores"]["model"]["full"], rel=1e-6)
