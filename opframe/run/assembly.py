@@ -92,7 +92,9 @@ def open_sources(experiment: Experiment, normalised: bool = True) -> Sources:
     )
     for source in (*train, *test, *zero_shot):
         _check_fit(source, fields)
-        check_resize(source.title, source.metadata.grid, source.seen(fields).grid, data.resize)
+        check_resize(
+            source.title, source.metadata.grid, source.seen(fields).grid, data.resize, source.metadata.missing
+        )
     return Sources(train=train, test=test, zero_shot=zero_shot, fields=fields)
 
 

@@ -128,6 +128,12 @@ class Metadata:
                 f"lengths has {len(self.lengths)} entries of at most {max(self.lengths)} frames, but there are "
                 f"{self.trajectories} trajectories, the longest of {self.frames} frames"
             )
+        for name, values in self.parameters.items():
+            if len(values) not in (1, self.trajectories):
+                raise ValueError(
+                    f"parameter '{name}' has {len(values)} values for {self.trajectories} trajectories; it takes one "
+                    "for all, or one for each"
+                )
         for what, groups in (("vectors", self.vectors), ("conserved", tuple(self.conserved.values()))):
             unknown = [name for group in groups for name in group if name not in self.channels]
             if unknown:
