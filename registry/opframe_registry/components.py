@@ -206,7 +206,8 @@ class Normalizer(Component):
     def build(self, metadata: Metadata) -> Normalization:
         """Make the normalization of one dataset, which has learnt nothing yet.
 
-        Of the metadata only channels, units, vectors and the number of axes of the grid may be used: weights keep these.
+        Of the metadata only channels, units, vectors and the number of axes of the grid may be used: these are kept
+        with weights.
         """
 
 
