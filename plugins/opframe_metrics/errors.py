@@ -15,8 +15,8 @@ _TINY = 1e-8
 def relative_l2(prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metadata) -> Mapping[str, Tensor]:
     """‖prediction − truth‖ / ‖truth‖ per channel, as the DPOT protocol measures it: (B, T) by frame, (B,) of all."""
     space, mask = tuple(range(3, truth.ndim)), mask.expand(*mask.shape[:2], *truth.shape[2:])
-    difference = ((prediction - truth) * mask).square().sum(space)
-    size = (truth * mask).square().sum(space)
+    difference = _at(mask, prediction - truth).square().sum(space)
+    size = _at(mask, truth).square().sum(space)
     counted = mask.flatten(3).any(3)
     frames = difference.sqrt() / (size.sqrt() + _TINY)
     rollout = difference.sum(1).sqrt() / (size.sum(1).sqrt() + _TINY)
@@ -29,9 +29,14 @@ def relative_l2(prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metad
 def rmse(prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metadata) -> Mapping[str, Tensor]:
     """The root of the mean square of the error, per channel, over the points that count: (B, T)."""
     space, mask = tuple(range(3, truth.ndim)), mask.expand(*mask.shape[:2], *truth.shape[2:])
-    squares = ((prediction - truth) * mask).square().sum(space)
+    squares = _at(mask, prediction - truth).square().sum(space)
     points = mask.sum(space)
     return {"rmse": over_channels((squares / points.clamp(min=1)).sqrt(), points > 0)}
+
+
+def _at(mask: Tensor, values: Tensor) -> Tensor:
+    """The values where they count, and 0 elsewhere, whatever stands there."""
+    return torch.where(mask != 0, values, 0.0)
 
 
 def over_channels(values: Tensor, counted: Tensor) -> Tensor:

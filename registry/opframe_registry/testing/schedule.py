@@ -1,0 +1,70 @@
+"""What a schedule promises."""
+
+from __future__ import annotations
+
+import copy
+from math import isfinite
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from opframe_registry.components import Schedule
+from opframe_registry.testing.promise import Case, Promise, require
+
+_STEPS = 50
+
+
+def _begun(case: Case) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    groups: list[dict[str, Any]] = [
+        {"params": [nn.Parameter(torch.ones(2))], "lr": 0.1},
+        {"params": [nn.Parameter(torch.ones(2))]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.02)
+    return optimizer, cast("Schedule", case.component).build(optimizer, _STEPS)
+
+
+def _rates(case: Case) -> list[list[float]]:
+    optimizer, schedule = _begun(case)
+    found = []
+    for _ in range(_STEPS):
+        found.append([float(group["lr"]) for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def it_lasts_all_steps(case: Case) -> None:
+    """It can be stepped once after each step, with rates that are finite and not below zero."""
+    for step, rates in enumerate(_rates(case)):
+        right = all(isfinite(rate) and rate >= 0 for rate in rates)
+        require(right, f"at step {step} the rates are {rates}")
+
+
+def the_learning_rate_is_the_peak(case: Case) -> None:
+    """The highest rate of each group is the one that it was given, and groups keep their ratio."""
+    rates = _rates(case)
+    for group, expected in enumerate((0.1, 0.02)):
+        highest = max(each[group] for each in rates)
+        near = abs(highest - expected) <= 0.05 * expected
+        require(near, f"the highest rate of a group with the rate {expected} is {highest:.4g}")
+
+
+def its_state_is_all_that_it_keeps(case: Case) -> None:
+    """With the state dict of another, a schedule goes on with the same rates."""
+    optimizer, schedule = _begun(case)
+    for _ in range(20):
+        optimizer.step()
+        schedule.step()
+    other, resumed = _begun(case)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.load_state_dict(copy.deepcopy(schedule.state_dict()))
+    for _ in range(_STEPS - 20):
+        for one, own in ((optimizer, schedule), (other, resumed)):
+            one.step()
+            own.step()
+        rates = [[group["lr"] for group in one.param_groups] for one in (optimizer, other)]
+        require(rates[0] == rates[1], f"one that was resumed has the rates {rates[1]}, expected {rates[0]}")
+
+
+PROMISES: tuple[Promise, ...] = (it_lasts_all_steps, the_learning_rate_is_the_peak, its_state_is_all_that_it_keeps)
