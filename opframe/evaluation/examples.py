@@ -10,7 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from opframe.mixture.conditions import changed, conditions_of
-from opframe.mixture.source import Source, read_frames
+from opframe.mixture.source import Source, read_frames, read_known
 from opframe_registry import Conditions, Fields
 
 
@@ -77,12 +77,6 @@ def read_examples(
         lengths=tuple(lengths),
         known=None if known is None else known[:, history:],
     )
-
-
-def read_known(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> tuple[Tensor, Tensor]:
-    """Frames, and where they hold values: bools of the same shape (T, C, *grid)."""
-    frames = read_frames(source, trajectory, start, stop, fields)
-    return frames, torch.ones_like(frames, dtype=torch.bool)
 
 
 def _continued(frames: Tensor, stop: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
 from queue import SimpleQueue
 
 import attrs
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from opframe.mixture.ahead import Unwanted, read_ahead
 from opframe.mixture.buffers import Buffers, Memory, page_locked
-from opframe.mixture.conditions import changed, conditions_of, in_parts
+from opframe.mixture.conditions import Known, all_valid, changed, in_parts, known_of, valid_points
 from opframe.mixture.source import Source, read_into
 from opframe_registry import Batch, Fields, Order, Window
 
@@ -72,28 +73,38 @@ class Windows:
     def batch(self, samples: Sequence[Sample], memory: Memory, unwanted: Unwanted) -> Batch:
         """Read a batch into memory of the given kind. Raises DataError naming the window that is bad.
 
-        All windows have the grid of the first one. In training every channel and point counts, padding included. A
-        batch that is unwanted is left as it is.
+        All windows have the grid of the first one. In training every channel and point counts, padding included, but
+        for missing values. A batch that is unwanted is left as it is.
         """
         history, first = self.fields.history, self.sources[samples[0].window.dataset]
         grid = first.seen(self.fields).grid
         frames = memory((len(samples), history + self.frames, len(self.fields.channels), *grid))
-        for frames_of_sample, sample in zip(frames, samples, strict=True):
+        complete = all(self.sources[sample.window.dataset].metadata.missing is None for sample in samples)
+        known = None if complete else torch.ones(frames.shape, dtype=torch.bool)
+        for index, sample in enumerate(samples):
             if unwanted():
                 break
             window = sample.window
-            read_into(frames_of_sample, self.sources[window.dataset], window.trajectory, window.start)
+            there = None if known is None else known[index]
+            read_into(frames[index], self.sources[window.dataset], window.trajectory, window.start, there)
+        windows = [(sample.window.dataset, sample.window.trajectory) for sample in samples]
+        valid = all_valid(grid) if known is None else valid_points(known[:, :history])
         return Batch(
             inputs=frames[:, :history],
             targets=frames[:, history:],
-            mask=torch.ones(1, 1, *[1] * (1 + len(grid))),
-            conditions=conditions_of(
-                [self.sources[sample.window.dataset] for sample in samples],
-                [sample.window.trajectory for sample in samples],
-                self.fields,
-            ),
+            mask=torch.ones([1] * frames.ndim) if known is None else _mask(known[:, history:], memory),
+            conditions=self._known.of(windows, valid),
             seeds=torch.tensor([sample.seed for sample in samples]),
         )
+
+    @cached_property
+    def _known(self) -> Known:
+        return known_of(self.sources, self.fields)
+
+
+def _mask(known: Tensor, memory: Memory) -> Tensor:
+    """One where a value counts, zero elsewhere."""
+    return memory(tuple(known.shape)).copy_(known)
 
 
 @frozen(kw_only=True)

@@ -23,6 +23,18 @@ def resize(frames: Tensor, grid: Grid, mode: Resize = "bilinear") -> Tensor:
     return _MODES[mode](frames, grid)
 
 
+def resize_known(frames: Tensor, known: Tensor, grid: Grid, mode: Resize = "bilinear") -> tuple[Tensor, Tensor]:
+    """`resize` for frames of which some values are not known; both tensors are (T, C, *native), the second of bools.
+
+    A value is known where all values that it is made of are; the others are made with 0 in their place.
+    """
+    if tuple(frames.shape[2:]) == grid:
+        return frames, known
+    # no weight of a resizing but the Fourier one is negative, so that a share of what is unknown cannot cancel
+    unknown = resize((~known).to(frames.dtype), grid, mode)
+    return resize(frames.masked_fill(~known, 0.0), grid, mode), unknown == 0
+
+
 def _linear(frames: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation with half-pixel centres, as DPOT resizes."""
     if len(grid) > 1 and _doubles(tuple(frames.shape[2:]), grid):
@@ -100,13 +112,21 @@ _MODES: dict[Resize, Callable[[Tensor, Grid], Tensor]] = {
 }
 
 
-def check_resize(title: str, native: Grid, grid: Grid, mode: Resize) -> None:
-    """Raises ConfigError where a dataset's grid cannot become another in this way, naming both."""
+def check_resize(title: str, native: Grid, grid: Grid, mode: Resize, missing: float | None = None) -> None:
+    """Raises ConfigError where a dataset's grid cannot become another in this way, naming both.
+
+    `missing` is the value that stands where the dataset has none.
+    """
     pairs = list(zip(native, grid, strict=True))
     what = f"data.resize = '{mode}': {title} is given on the grid {list(native)}, and data.grid = {list(grid)}"
     if mode == "average" and any(own % size for own, size in pairs):
         raise ConfigError(f"{what}; averaging takes a whole number of its points for each point of the model")
     if mode == "crop" and any(own < size for own, size in pairs):
         raise ConfigError(f"{what}; a part of it cannot have more points")
+    if mode == "fourier" and native != grid and missing is not None:
+        raise ConfigError(
+            f"{what}; it misses values ({missing:g} stands for them), and every wave is made of all points; "
+            "choose 'bilinear', 'average', 'crop' or 'native'"
+        )
     if mode == "native" and native != grid:
         raise ConfigError(f"{what}; it stays as it is; choose how to resize it, such as 'bilinear' or 'average'")

@@ -18,7 +18,7 @@ from opframe.config.settings import Resize
 from opframe.console import counted, few
 from opframe.files.refusal import once_more
 from opframe.mixture.normalization import apply_to, restored
-from opframe.mixture.resizing import resize
+from opframe.mixture.resizing import resize, resize_known
 from opframe_registry import (
     ConfigError,
     DataError,
@@ -249,43 +249,98 @@ def channel_slots(sources: Sequence[Source], width: int | None = None) -> tuple[
 
 
 def read_frames(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> Tensor:
-    """Frames as a model sees them, (T, C, *grid) float32. Raises DataError if not finite."""
+    """Frames as a model sees them, (T, C, *grid) float32; 0 where a value is missing. Raises DataError."""
     frames = torch.empty(stop - start, len(fields.channels), *source.seen(fields).grid)
     read_into(frames, source, trajectory, start)
     return frames
 
 
-def read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> None:
+def read_known(source: Source, trajectory: int, start: int, stop: int, fields: Fields) -> tuple[Tensor, Tensor]:
+    """`read_frames`, and where there are values: bools (T, C, *grid), or (1, 1, *ones) where none can be missing."""
+    if source.metadata.missing is None:
+        frames = read_frames(source, trajectory, start, stop, fields)
+        return frames, torch.ones([1] * frames.ndim, dtype=torch.bool)
+    frames = torch.empty(stop - start, len(fields.channels), *source.seen(fields).grid)
+    known = torch.empty_like(frames, dtype=torch.bool)
+    read_into(frames, source, trajectory, start, known)
+    return frames, known
+
+
+def read_into(frames: Tensor, source: Source, trajectory: int, start: int, known: Tensor | None = None) -> None:
     """Fill (T, C, *grid) with frames from `start` on; channels that the dataset does not have are 1.
 
-    Raises DataError if they are not finite, remote ones after they were fetched anew.
+    Values that are missing become 0, in the units of a model; where all are, so do the channels that it does not have.
+    `known`, bools of the same shape, become false there.
+    Raises DataError if other values are not finite, remote ones after they were fetched anew.
     """
-    once_more(lambda: _read_into(frames, source, trajectory, start))
+    once_more(lambda: _read_into(frames, source, trajectory, start, known))
 
 
-def _read_into(frames: Tensor, source: Source, trajectory: int, start: int) -> None:
+def _read_into(frames: Tensor, source: Source, trajectory: int, start: int, known: Tensor | None) -> None:
     read = source.read(trajectory, start, start + len(frames))
     own = frames[:, : read.shape[1]]
-    same_grid = own.shape[2:] == read.shape[2:]
+    there = _take(own, source, trajectory, start, read)
+    frames[:, read.shape[1] :] = 1.0
+    if source.normalization is not None:
+        apply_to(own, source.normalization)
+    if there is not None:
+        padding = there.any(1, keepdim=True).expand(-1, frames.shape[1] - there.shape[1], *there.shape[2:])
+        there = torch.cat([there, padding], 1)
+        frames.masked_fill_(~there, 0.0)
+    if known is not None:
+        known.copy_(torch.ones((), dtype=torch.bool) if there is None else there)
+
+
+def _take(own: Tensor, source: Source, trajectory: int, start: int, read: NDArray[np.float32]) -> Tensor | None:
+    """Bring what was read into (T, own channels, *grid). Where there are values; None: everywhere. Raises DataError."""
+    grid, missing = tuple(own.shape[2:]), source.metadata.missing
+    if missing is not None:
+        there = is_there(read, missing)
+        filled = np.where(there, read, np.float32(0.0))
+        check_finite(source, trajectory, start, filled)
+        resized, valid = resize_known(torch.from_numpy(filled), torch.from_numpy(there), grid, source.resize)
+        own.copy_(resized)
+        return valid
+    same_grid = grid == read.shape[2:]
     values = own.numpy() if same_grid else np.empty(read.shape, np.float32)
     if not copied_finite(values, read):
         check_finite(source, trajectory, start, values)
     if not same_grid:
-        own.copy_(resize(torch.from_numpy(values), tuple(own.shape[2:]), source.resize))
-    frames[:, read.shape[1] :] = 1.0
-    if source.normalization is not None:
-        apply_to(own, source.normalization)
+        own.copy_(resize(torch.from_numpy(values), grid, source.resize))
+    return None
+
+
+def is_there(frames: NDArray[np.float32], missing: float | None) -> NDArray[np.bool_]:
+    """Where frames hold something else than the value that stands for none; with None, everywhere."""
+    if missing is None:
+        return np.ones(frames.shape, np.bool_)
+    found: NDArray[np.bool_] = ~np.isnan(frames) if np.isnan(missing) else frames != np.float32(missing)
+    return found
 
 
 def read_finite(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
-    """Frames [start, stop), (T, C, *native grid). Raises DataError if they are not finite, as `read_into` does."""
+    """Frames [start, stop) as they are stored, (T, C, *native grid).
+
+    Raises DataError where one that is not missing is not finite, as `read_into` does.
+    """
 
     def checked() -> NDArray[np.float32]:
         frames = source.read(trajectory, start, stop)
-        check_finite(source, trajectory, start, frames)
+        missing = source.metadata.missing
+        stored = frames if missing is None else np.where(is_there(frames, missing), frames, np.float32(0.0))
+        check_finite(source, trajectory, start, stored)
         return frames
 
     return once_more(checked)
+
+
+def read_or_nan(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
+    """`read_finite`, but NaN where a value is missing, whatever stands there in the files."""
+    frames = read_finite(source, trajectory, start, stop)
+    missing = source.metadata.missing
+    if missing is None or np.isnan(missing):
+        return frames
+    return np.where(is_there(frames, missing), frames, np.float32(np.nan))
 
 
 def copied_finite(values: NDArray[np.float32], read: NDArray[np.float32]) -> bool:

@@ -103,7 +103,7 @@ def open_sources(experiment: Experiment, normalise: bool = True) -> Sources:
     )
     for source in (*train, *validation, *test, *zero_shot):
         _check_fit(source, fields)
-        check_resize(source.title, source.metadata.grid, source.seen(fields).grid, data.resize)
+        check_resize(source.title, source.metadata.grid, source.seen(fields).grid, data.resize, source.metadata.missing)
     return Sources(train=train, validation=validation, test=test, zero_shot=zero_shot, fields=fields)
 
 

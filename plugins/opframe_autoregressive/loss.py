@@ -41,12 +41,13 @@ class AutoregressiveLoss:
     def __call__(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Losses by name: the relative error, and with their weights the backbone's penalties and classification."""
         window, horizon = batch.inputs, batch.targets.shape[1] // self.steps
+        valid = None if batch.complete else batch.conditions.valid[:, None]  # (B, 1, 1, *grid)
         mask = batch.mask.expand(batch.targets.shape)
         generators = [torch.Generator(window.device).manual_seed(seed) for seed in batch.seeds.tolist()]
         losses: dict[str, Tensor] = {}
         frames = batch.targets.shape[1]
         for start in range(0, frames, horizon):
-            window = self._noisy(window, generators)
+            window = self._noisy(window, generators, valid)
             prediction: Prediction = model(window, batch.conditions)
             step = slice(start, start + horizon)
             error = relative_l2(prediction.field, batch.targets[:, step], mask[:, step]).mean()
@@ -54,7 +55,8 @@ class AutoregressiveLoss:
             _add(losses, {name: self.penalty_weight * penalty for name, penalty in prediction.penalties.items()})
             _add(losses, self._classification(prediction, batch.dataset))
             if start + horizon < frames:
-                window = torch.cat([window, prediction.field], dim=1)[:, -window.shape[1] :]
+                field = prediction.field if valid is None else prediction.field.masked_fill(~valid, 0.0)
+                window = torch.cat([window, field], dim=1)[:, -window.shape[1] :]
         return losses
 
     def _classification(self, prediction: Prediction, dataset: Tensor) -> dict[str, Tensor]:
@@ -68,17 +70,27 @@ class AutoregressiveLoss:
             return {}
         return {"classification": self.classification_weight * cross_entropy(prediction.class_logits, dataset)}
 
-    def _noisy(self, window: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Add noise of the scale of each sample's channels, drawn from each sample's own generator."""
+    def _noisy(self, window: Tensor, generators: Sequence[torch.Generator], valid: Tensor | None) -> Tensor:
+        """Add noise of the scale of each sample's channels, drawn from each sample's own generator, at valid points."""
         if self.noise == 0:
             return window
-        scale = torch.linalg.vector_norm(window, dim=(1, *range(3, window.ndim)), keepdim=True)
+        axes = (1, *range(3, window.ndim))
+        seen = window if valid is None else window * valid
+        scale = torch.linalg.vector_norm(seen, dim=axes, keepdim=True)
         if self.relative_to_rms:
-            scale = scale / (window[0, :, 0].numel() ** 0.5)
+            scale = scale / (window[0, :, 0].numel() ** 0.5 if valid is None else _root_count(valid, window.shape[1]))
         normal = torch.empty_like(window, memory_format=torch.contiguous_format)
         for sample, generator in zip(normal, generators, strict=True):
             sample.normal_(generator=generator)
+        if valid is not None:
+            normal *= valid
         return torch.addcmul(window, normal, scale, value=self.noise)
+
+
+def _root_count(valid: Tensor, frames: int) -> Tensor:
+    """The root of the number of values of a channel that are there: (B or 1, 1, 1, *grid) -> (B or 1, 1, 1, *ones)."""
+    count = frames * valid.sum(tuple(range(3, valid.ndim)), keepdim=True)
+    return count.clamp(min=1).double().sqrt().float()
 
 
 def _add(losses: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:

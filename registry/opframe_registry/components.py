@@ -67,8 +67,8 @@ class Dataset(Component):
         default=None,
         validator=optional(ge(0)),
         metadata={
-            "help": "validation trajectories used; held out of those for training where the data have no validation "
-            "split (default: what data.validation says)",
+            "help": "validation trajectories used, 0 for none; held out of those for training where the data have no "
+            "validation split (default: what data.validation says)",
             **SELECTS,
         },
     )
@@ -204,7 +204,11 @@ class Normalizer(Component):
 
     @abstractmethod
     def build(self, metadata: Metadata) -> Normalization:
-        """Make the normalization of one dataset, which has learnt nothing yet."""
+        """Make the normalization of one dataset, which has learnt nothing yet.
+
+        Of the metadata only channels, units, vectors and the number of axes of the grid may be used: these are kept
+        with weights.
+        """
 
 
 @frozen(kw_only=True)

@@ -133,6 +133,12 @@ class Metadata:
             raise ValueError(f"lengths has {min(self.lengths)}; no trajectory has fewer than 0 frames")
         if len(set(self.lengths)) == 1:  # one way to say it, so that equal data have equal metadata
             object.__setattr__(self, "lengths", ())
+        for name, values in self.parameters.items():
+            if len(values) not in (1, self.trajectories):
+                raise ValueError(
+                    f"parameter '{name}' has {len(values)} values for {self.trajectories} trajectories; it takes one "
+                    "for all, or one for each"
+                )
         for what, groups in (("vectors", self.vectors), ("conserved", tuple(self.conserved.values()))):
             unknown = [name for group in groups for name in group if name not in self.channels]
             if unknown:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 MetricFunction = Callable[["Tensor", "Tensor", "Tensor", Metadata], "Mapping[str, Tensor]"]
 """A pure function of (prediction, truth, mask, metadata) to named values of every trajectory.
 
-`prediction` and `truth` are (B, T, C, *grid) in the data's own units, `mask` broadcasts against them and is zero where
-nothing counts. A value is (B,), or (B, T) where it is one of every frame, or NaN where there is nothing to measure. The
-engine gathers the values of all processes and averages over those that are not NaN.
+`prediction` and `truth` are (B, T, C, *grid) in the data's own units, on the grid of the model; the first of the C
+channels are those of the metadata. `mask` broadcasts against them and is zero where nothing counts, and values there
+may be anything. A value is (B,), or (B, T) where it is one of every frame, or NaN where there is nothing to measure.
+The engine gathers the values of all processes and averages over those that are not NaN.
 """
 
 
@@ -43,7 +44,7 @@ class RunLogger(Protocol):
     """A logger's live object. Only the leading process has one."""
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Record named numbers of one step; `kind` is train, evaluation or test."""
+        """Record named numbers of one step; `kind` is train, evaluation or test. Names may differ from call to call."""
         ...
 
     def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:

@@ -63,9 +63,9 @@ class Conditions:
 
     `parameters` (B, P) are numbers of the equation, named by `Fields.parameters`; `time_step` (B,) between two frames,
     `spacing` (B, axes) of the grid that the model sees, `boundary` (B, axes, 2) the numbers of a `Boundary` for the
-    lower and upper side of each axis. `valid` (B or 1, 1, *grid) is false at obstacles, on land, and where an input
-    frame misses a value; there, inputs are 0. `dataset` (B,) says where a sample comes from, -1 where no dataset of
-    training.
+    lower and upper side of each axis. `valid` (B or 1, 1, *grid) is false at obstacles, on land, and wherever an input
+    frame misses a value in some channel; what is missing is 0 in the inputs. `dataset` (B,) says where a sample comes
+    from, -1 where no dataset of training.
     """
 
     parameters: Tensor
@@ -96,7 +96,10 @@ class Batch:
     `inputs` (B, history, C, *grid), `targets` (B, frames, C, *grid), `mask` broadcasts against the
     targets and is zero where nothing counts, `conditions` are what a model is told, and `seeds` (B,) is each sample's
     own seed, a function of (seed, step, index in the global batch): random numbers drawn from it do not depend
-    on the number of processes or workers.
+    on the number of processes or workers. Missing values are 0 in inputs and targets.
+
+    A mask of a single number says that nothing of the batch is missing, in the inputs neither: `complete`, which is
+    known without asking the device.
     """
 
     inputs: Tensor
@@ -104,6 +107,11 @@ class Batch:
     mask: Tensor
     conditions: Conditions
     seeds: Tensor
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing, so that `conditions.valid` is true everywhere."""
+        return self.mask.numel() == 1
 
     @property
     def dataset(self) -> Tensor:

@@ -15,7 +15,6 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import opframe
-from opframe.evaluation.metrics import relative_errors
 from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.normalization import arrays
 from opframe.run.experiment import load_experiment
@@ -25,9 +24,10 @@ from opframe.weights.location import WeightsError
 from opframe.weights.model import Pretrained
 from opframe.weights.normalization import DatasetRecord
 from opframe.weights.pretrained import Header, Origin, Weights, parse_header, read_header, write_folder
+from opframe_metrics import RelativeL2
 from opframe_normalizers import MeanAndDeviation
 from opframe_pot import DPOT
-from opframe_registry import Catalog, Conditions, ConfigError, Fields, Prediction, discover
+from opframe_registry import Catalog, Conditions, ConfigError, Fields, Metadata, Prediction, discover
 from plugin_support import install
 from support import EXPERIMENT, waves, write_prepared
 from weights_support import Call, command_line
@@ -120,8 +120,10 @@ def test_weights_of_any_normalizer_forecast_as_their_run_does(
         given, steps = frames[:, :history], frames.shape[1] - history
         first, *others = (each.forecast(given, steps, dataset=title) for each in places)
         assert all(torch.equal(first, other) for other in others)
-        found = relative_errors(first, frames[:, history:], torch.ones(frames.shape[2], 16, 16))
-        assert found.full.mean().item() == pytest.approx(scores["full"], rel=1e-4)
+        mask = torch.ones(1, 1, frames.shape[2], 16, 16)
+        metadata = Metadata(trajectories=2, frames=steps, grid=(16, 16), channels=("u",), predicted=("u",))
+        found = RelativeL2().build(FIELDS)(first, frames[:, history:], mask, metadata)
+        assert found["relative_l2_rollout"].mean().item() == pytest.approx(scores["full"], rel=1e-4)
     header = read_header(tmp_path / "weights", catalog)
     assert header.normalizer == experiment.normalizer
     assert header.trained is not None
