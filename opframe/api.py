@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from threading import current_thread, main_thread
 from typing import Any, get_args, overload
 
 import numpy as np
@@ -70,7 +71,7 @@ class Run:
     folder: Path
     step: int
     interrupted: bool
-    report: Report | None = None
+    report: Report | None = field(default=None, repr=False)
     signal: int | None = None
     interruption: str = ""
 
@@ -223,6 +224,8 @@ def train(
     for name, number in (("processes", processes), ("stop_at", stop_at)):
         if number is not None and number < 1:
             raise ConfigError(f"{name} = {number}, expected at least 1")
+    if current_thread() is not main_thread():
+        raise RunError("training has to be called from the main thread, which alone hears of Ctrl-C")
     experiment = placed(experiment)
     if processes > 1:
         return _train_in_several(experiment, resume, stop_at, processes, how_to_continue, _console(quiet))

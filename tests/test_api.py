@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,8 @@ def test_a_run_says_what_became_of_it_and_prints_nothing_when_quiet(
     for wrong in ({"stop_at": 0}, {"processes": 0}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))} = 0, expected at least 1"):
             opframe.train(trained.experiment, quiet=True, **wrong)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(RunError, match="from the main thread"):
+        threads.submit(opframe.train, trained.experiment, resume=True, quiet=True).result()
     assert capfd.readouterr().out == ""
 
 
