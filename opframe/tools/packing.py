@@ -19,8 +19,8 @@ from opframe.console import Bar
 from opframe.files.location import is_local
 from opframe.files.stamps import stamps
 from opframe.mixture.moments import Moments, moments
-from opframe.mixture.resizing import check_resize, resize
-from opframe.mixture.source import Source, read_finite
+from opframe.mixture.resizing import check_resize, resize, resize_known
+from opframe.mixture.source import Source, is_there, read_finite
 from opframe.tools import packed
 from opframe.tools.health import blocks
 from opframe.tools.selection import Part
@@ -91,7 +91,7 @@ def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, comp
         if grid is not None and len(own) != len(grid):
             raise ConfigError(f"data.grid: {list(grid)} has {len(grid)} axes, but {part.title} has {len(own)}")
         if grid is not None and part.split == "train":
-            check_resize(part.title, own, grid, part.resize)
+            check_resize(part.title, own, grid, part.resize, part.trajectories.metadata.missing)
     return [
         Packing(
             part=part,
@@ -209,8 +209,13 @@ def _read(packing: Packing, number: int, frames: range) -> NDArray[np.float32]:
     values = np.ascontiguousarray(read_finite(source, number, frames.start, frames.stop))
     if packing.grid is None:
         return values
-    resized: NDArray[np.float32] = resize(torch.from_numpy(values), packing.grid, source.resize).numpy()
-    return resized
+    missing, stored = source.metadata.missing, torch.from_numpy(values)
+    if missing is None:
+        resized: NDArray[np.float32] = resize(stored, packing.grid, source.resize).numpy()
+        return resized
+    known = torch.from_numpy(is_there(values, missing))
+    filled, known = resize_known(stored.masked_fill(~known, 0.0), known, packing.grid, source.resize)
+    return filled.masked_fill(~known, missing).numpy()
 
 
 def _verify(packing: Packing, path: Path, console: Console) -> Moments:

@@ -12,7 +12,7 @@ from opframe.console import counted
 from opframe.files.location import NoArrayError, each, file_sizes, require_real
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.readers.lengths import checked_lengths, is_numbered, lengths_of_files, numbered, runs, template
-from opframe.readers.splits import chosen, place, share
+from opframe.readers.splits import Share, chosen, place, share
 from opframe.readers.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
@@ -30,7 +30,8 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
     files = _files(component, url) if "*" in url else {url: None}
     stores = Stores()
     found = _look(component, stores, list(files), axes)
-    part = share(component, split, url, sum(one.count for one in found.parts), separate=url != component.url)
+    count = sum(one.count for one in found.parts)
+    part = share(component, split, url, count, separate=url != component.url)
     parts = chosen(found.parts, part)
     if found.lengths is None:
         used = [one.url for one in parts]
@@ -38,11 +39,13 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
     else:
         lengths = list(found.lengths[part.first : part.first + part.count])
     channels = _channels(component, next(iter(files)), found.first["c"])
+    grid = tuple(found.first[letter] for letter in SPACE if letter in axes)
+    _check_counts(component, channels, grid)
     metadata = Metadata(
         trajectories=part.count,
         frames=max(lengths),
         lengths=tuple(lengths),
-        grid=tuple(found.first[letter] for letter in SPACE if letter in axes),
+        grid=grid,
         channels=channels,
         predicted=_predicted(component, channels),
         boundary=component.boundary,
@@ -50,8 +53,10 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
         units=component.units or ("",) * len(channels),
         spacing=component.spacing,
         split=part.words,
+        parameters=_parameters(component, part, count),
+        vectors=_vectors(component, channels),
+        missing=component.missing,
     )
-    _check_counts(component, metadata)
     return ArrayTrajectories(
         metadata=metadata,
         parts=parts,
@@ -159,11 +164,36 @@ def _predicted(component: ArrayDataset, channels: tuple[str, ...]) -> tuple[str,
     return tuple(name for name in channels if name in predicted)
 
 
-def _check_counts(component: ArrayDataset, metadata: Metadata) -> None:
-    """Raises DataError unless units and spacing, where they are set, fit the channels and the grid."""
+def _parameters(component: ArrayDataset, part: Share, have: int) -> dict[str, tuple[float, ...]]:
+    """Those of a share of the trajectories. Raises DataError where a list does not have one number for each."""
+    found = {}
+    for name, values in component.parameters.items():
+        if isinstance(values, tuple) and len(values) != have:
+            raise DataError(
+                f"{component.title}: parameters.{name} has {counted(len(values), 'value')}, but there are "
+                f"{counted(have, 'trajectory')}"
+            )
+        found[name] = values[part.first : part.first + part.count] if isinstance(values, tuple) else (values,)
+    return found
+
+
+def _vectors(component: ArrayDataset, channels: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    for name in (name for vector in component.vectors for name in vector):
+        if name not in channels:
+            raise DataError(
+                f"{component.title}: vectors names '{name}', which is not among {channels}"
+                f"{did_you_mean(name, channels)}"
+            )
+    return component.vectors
+
+
+def _check_counts(component: ArrayDataset, channels: tuple[str, ...], grid: tuple[int, ...]) -> None:
+    """Raises DataError unless units, spacing and boundary, where they are set, fit the channels and the grid."""
+    sides = () if isinstance(component.boundary, str) else component.boundary
     for key, values, expected, what in (
-        ("units", metadata.units, len(metadata.channels), "channels"),
-        ("spacing", metadata.spacing, len(metadata.grid), "axes of space"),
+        ("units", component.units, len(channels), "channels"),
+        ("spacing", component.spacing, len(grid), "axes of space"),
+        ("boundary", sides, len(grid), "axes of space"),
     ):
         if values and len(values) != expected:
             raise DataError(f"{component.title}: {key} has {len(values)} values, but there are {expected} {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 
 _ATTRIBUTES = (
-    "axes", "channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license"
+    "axes", "channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license",
+    "vectors", "conserved", "missing",
 )  # fmt: skip
 
 
@@ -136,6 +138,9 @@ def _describe(component: Prepared, files: list[str], found: Stored, single: bool
         license=str(attributes.get("license", "")),
         units=_names(files[0], attributes, "units"),
         spacing=_numbers(files[0], attributes, "spacing", len(grid)) or None,
+        vectors=tuple(map(tuple, _groups(files[0], attributes, "vectors", []))),
+        conserved={name: tuple(group) for name, group in _groups(files[0], attributes, "conserved", {}).items()},
+        missing=_missing(files[0], attributes),
     )
     return metadata, Variable(path="data", axes=axes, channels=len(channels))
 
@@ -182,6 +187,31 @@ def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], coun
             f"{component.title}: {counted(len(channels), 'channel')} named {channels}, but {url} holds {count}"
         )
     return channels
+
+
+def _groups(url: str, attributes: Mapping[str, Any], key: str, none: Any) -> Any:
+    """Groups of channels in an attribute of `data`, as JSON. Raises DataError where they are not."""
+    try:
+        found = json.loads(attributes[key]) if key in attributes else none
+        groups = found.values() if isinstance(found, dict) else found
+        right = type(found) is type(none) and all(isinstance(name, str) for group in groups for name in group)
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise DataError(
+            f"{url}: says of 'data' that its {key} are {attributes[key]!r}; expected lists of channels, as JSON"
+        )
+    return found
+
+
+def _missing(url: str, attributes: Mapping[str, Any]) -> float | None:
+    """The value that stands where there is none. Raises DataError where it is no number."""
+    if "missing" not in attributes:
+        return None
+    try:
+        return float(attributes["missing"])
+    except (TypeError, ValueError):
+        raise DataError(f"{url}: says of 'data' that missing is {attributes['missing']!r}; expected a number") from None
 
 
 def _names(url: str, attributes: Mapping[str, Any], key: str) -> tuple[str, ...]:

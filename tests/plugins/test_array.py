@@ -17,6 +17,7 @@ from scipy.io import savemat
 from layout_support import assert_reads, numbers, opened
 from opframe.config.structure import ProblemsError, make_converter
 from opframe_registry import Catalog, ConfigError, DataError, Dataset, Trajectories
+from opframe_registry.metadata import axes_in_words
 
 N, T, C, X, Y = 3, 4, 2, 5, 6
 DATA = numbers(N, T, C, X, Y)
@@ -93,10 +94,14 @@ def test_what_the_settings_say_of_the_data_is_passed_on(catalog: Catalog, tmp_pa
         "units": ("kg/m³", ""),
         "time_step": 0.5,
         "spacing": (0.1, 0.2),
-        "boundary": "periodic",
+        "vectors": (("density", "porosity"),),
+        "missing": -999.0,
     }
-    trajectories = opened(catalog, "array", stored(tmp_path, "npy"), axes="n t x y c", **keys)
+    said = {**keys, "boundary": ("periodic", "wall to open"), "parameters": {"gravity": 9.81}}
+    trajectories = opened(catalog, "array", stored(tmp_path, "npy"), axes="n t x y c", **said)
     assert {key: getattr(trajectories.metadata, key) for key in keys} == keys
+    assert axes_in_words(trajectories.metadata.boundary) == said["boundary"]
+    assert trajectories.metadata.parameters == {"gravity": (9.81,)}
     assert_reads(trajectories, DATA)
 
 
