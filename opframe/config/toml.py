@@ -34,8 +34,12 @@ def text(value: str, folder: Path) -> Text:
     return result
 
 
-def load_tables(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables of a file, with what it includes, after overrides of the form `a.b=value`; or such tables themselves.
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Words of the form `a.b=value`, or values by such keys."""
+
+
+def load_tables(source: Path | Mapping[str, Any], overrides: Overrides = ()) -> dict[str, Any]:
+    """The tables of a file, with what it includes, after overrides; or such tables themselves.
 
     The arrays of tables of several included files follow each other. Over an array of tables lies a table: its keys
     are labels, and what it says of each is laid over the table with that label.
@@ -44,8 +48,12 @@ def load_tables(source: Path | Mapping[str, Any], overrides: Sequence[str] = ())
     ConfigError naming the file, the place in it, or the override.
     """
     tables = _load(source, ()) if isinstance(source, Path) else _mark(dict(source), Path.cwd())
-    for override in overrides:
-        tables = _override(tables, override)
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            tables = _set(tables, key, value, f"overrides: {key}")
+    else:
+        for override in overrides:
+            tables = _override(tables, override)
     expanded: dict[str, Any] = _expand(tables, "", source if isinstance(source, Path) else Path("the experiment"))
     return expanded
 
@@ -158,31 +166,37 @@ def _keep(key: str, table: dict[str, Any], type_: Any) -> dict[str, Any]:
 
 def _override(tables: dict[str, Any], override: str) -> dict[str, Any]:
     key, separator, written = override.partition("=")
-    steps = _KEY.findall(key.strip())
-    if not separator or not steps:
+    if not separator:
         raise ConfigError(f"--set {override}: expected key=value, as in backbone.width=256")
     try:
         value = tomllib.loads(f"value = {written}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         value = written  # a bare word is a string: quoting it through a shell is a nuisance
-    return dict(_assign(tables, steps, _mark(value, Path.cwd()), override))
+    return _set(tables, key, value, f"--set {override}")
 
 
-def _assign(node: Any, steps: Sequence[str], value: Any, override: str, key: str = "") -> Any:
-    """`node`, which stands under `key`, with a value set some steps below."""
+def _set(tables: dict[str, Any], key: str, value: Any, said: str) -> dict[str, Any]:
+    steps = _KEY.findall(key.strip())
+    if not steps:
+        raise ConfigError(f"{said}: expected key=value, as in backbone.width=256")
+    return dict(_assign(tables, steps, _mark(value, Path.cwd()), said))
+
+
+def _assign(node: Any, steps: Sequence[str], value: Any, said: str, key: str = "") -> Any:
+    """`node`, which stands under `key`, with a value set some steps below, as somebody has `said`."""
     step, rest = steps[0], steps[1:]
     if isinstance(node, list):
         items, place = list(node), _place(node, step)
         if place is None:
             labels = ", ".join(filter(None, _labels(node)))
             words = f", nor one of the labels {labels}" if labels else ""
-            raise ConfigError(f"--set {override}: '{step}' is not an index between 0 and {len(node) - 1}{words}")
-        items[place] = _assign(items[place], rest, value, override, key) if rest else value
+            raise ConfigError(f"{said}: '{step}' is not an index between 0 and {len(node) - 1}{words}")
+        items[place] = _assign(items[place], rest, value, said, key) if rest else value
         return items
     if not isinstance(node, dict):
-        raise ConfigError(f"--set {override}: '{step}' has nothing to be set in; the key before it is a single value")
+        raise ConfigError(f"{said}: '{step}' has nothing to be set in; the key before it is a single value")
     if rest:
-        return {**node, step: _assign(node.get(step, {}), rest, value, override, step)}
+        return {**node, step: _assign(node.get(step, {}), rest, value, said, step)}
     return merge(_keep(key, node, value) if step == "type" else node, {step: value})
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch
+from cattrs import Converter
+from cattrs.errors import BaseValidationError
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +27,7 @@ from opframe.mixture.overlap import Overlap, advice
 from opframe.mixture.rollout import model_forecast
 from opframe.mixture.source import Source
 from opframe.tables import markdown_table
+from opframe_registry import RunError
 
 _COLUMNS = 5  # times shown of a roll-out
 _NARROW = 9  # letters of a forecast's name in a table of the console
@@ -153,6 +156,15 @@ def write_report(
         "overlaps": [attrs.asdict(found) for found in overlaps],
     }
     write_atomically(folder / "report.json", json.dumps(record, indent=1))
+
+
+def read_report(folder: Path) -> Report:
+    """The report of a run folder. Raises RunError where it cannot be read, or an older opframe has written it."""
+    path = folder / "report.json"
+    try:
+        return Converter().structure(json.loads(path.read_text(encoding="utf-8")), Report)
+    except (OSError, ValueError, TypeError, BaseValidationError) as error:
+        raise RunError(f"{path}: cannot be read as a report ({error})") from error
 
 
 def _section(report: Report, measures: Sequence[Measure]) -> list[str]:

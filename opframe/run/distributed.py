@@ -11,11 +11,12 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -43,13 +44,14 @@ def assumed(wanted: str) -> Processes:
     return Processes(rank=0, count=1, device=device)
 
 
-def launch(words: Sequence[str], processes: int) -> int:
+def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
     """Run this command line in several processes, as torchrun would; returns the exit code of the first to fail.
 
-    A signal is passed on to them, and they end as one would.
+    A signal is passed on to them, and they end as one would. What `quiet` ones say of their progress is not shown.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     logging.disable(logging.ERROR)  # the processes speak for themselves
+    logs = TemporaryDirectory(prefix="opframe-")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -58,10 +60,11 @@ def launch(words: Sequence[str], processes: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=logs.name, redirects=Std.OUT if quiet else Std.NONE),
         **_time_to_save(),
     )
     try:
-        with left_alone():
+        with logs, left_alone():
             elastic_launch(config, sys.executable)("-m", "opframe", *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from attrs import evolve
 from cattrs import Converter
 
 from opframe.config.defaults import completed, outdated
 from opframe.config.settings import Experiment
 from opframe.config.structure import Problem, ProblemsError, make_converter, to_tables
-from opframe.config.toml import load_tables, merge
+from opframe.config.toml import Overrides, load_tables, merge
 from opframe_registry import Catalog, ConfigError, Location
 
 _log = logging.getLogger(__name__)
 
 
-def load_experiment(source: Path | Mapping[str, Any], catalog: Catalog, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(source: Path | Mapping[str, Any], catalog: Catalog, overrides: Overrides = ()) -> Experiment:
     """Read, check and resolve an experiment file, or its tables. Raises ConfigError listing every mistake."""
     converter = make_converter(catalog)
     written = load_tables(source, overrides)
@@ -34,9 +35,22 @@ def load_experiment(source: Path | Mapping[str, Any], catalog: Catalog, override
         raise ConfigError(f"{path}: {error}") from None
     tables = _inherit_backbone(tables, catalog, converter)
     try:
-        return converter.structure(tables, Experiment)
+        return placed(converter.structure(tables, Experiment))
     except ProblemsError as error:
         raise ConfigError(_report(path, error.problems)) from None
+
+
+def placed(experiment: Experiment) -> Experiment:
+    """With the run folder and the cache where they are from the working directory, by default too.
+
+    The resolved experiment lies in the run folder, and is read there.
+    """
+    folder, cache = (_absolute(place) for place in (experiment.run.folder, experiment.data.cache))
+    return evolve(experiment, run=evolve(experiment.run, folder=folder), data=evolve(experiment.data, cache=cache))
+
+
+def _absolute(place: Location) -> Location:
+    return place if "://" in place else Location(os.path.abspath(place))
 
 
 def _inherit_backbone(tables: dict[str, Any], catalog: Catalog, converter: Converter) -> dict[str, Any]:

@@ -30,4 +30,4 @@ def launch_training(
     prepare(experiment, console)
     assembly.open_sources(experiment)
     sys.stdout.flush()
-    return launch(words, processes)
+    return launch(words, processes, console.quiet)

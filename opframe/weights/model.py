@@ -17,7 +17,7 @@ from opframe.layers.derived import constant_weights
 from opframe.mixture.conditions import changed, unknown_conditions
 from opframe.mixture.rollout import model_forecast
 from opframe.weights.location import NEEDS_HUB, WeightsError
-from opframe.weights.pretrained import Weights, build_network, now, write_folder
+from opframe.weights.pretrained import Header, Weights, build_network, now, write_folder
 from opframe.weights.units import Units, units_of, units_of_any
 from opframe_registry import Conditions, ConfigError, Prediction, did_you_mean
 
@@ -30,10 +30,13 @@ class Pretrained:
     it is, what it was trained on and how. `load_pretrained` makes it.
     """
 
+    network: nn.Module
+    metadata: Header
+
     def __init__(self, weights: Weights, dataset: str | None = None, statistics_of: Tensor | None = None) -> None:
         self._location, self.metadata = weights.location, weights.header
         self._chosen = units_of(weights.header, weights.location, dataset, statistics_of)
-        self.network: nn.Module = build_network(weights)
+        self.network = build_network(weights)
 
     def __call__(self, frames: Tensor, conditions: Conditions | None = None) -> Prediction:
         """Map (B, history, C, *grid) to a Prediction whose field is (B, horizon, C, *grid), both in physical units.

@@ -10,7 +10,7 @@ import pytest
 from opframe.config.defaults import completed
 from opframe.config.settings import Experiment
 from opframe.config.structure import make_converter
-from opframe.run.experiment import load_experiment
+from opframe.run.experiment import load_experiment, placed
 from opframe.tools.selection import load_selection
 from opframe_registry import Catalog
 
@@ -40,5 +40,5 @@ def test_a_config_of_before_is_valid_and_holds_nothing_out(
 def test_every_key_has_the_value_that_it_had(name: str, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPFRAME_DATA", "/published")
     written = (MADE / "resolved" / f"{Path(name).name}.toml").read_text().replace("/made/before", str(MADE))
-    then = make_converter(catalog).structure(completed(tomllib.loads(written)), Experiment)
+    then = placed(make_converter(catalog).structure(completed(tomllib.loads(written)), Experiment))
     assert load_experiment(MADE / "configs" / f"{name}.toml", catalog) == then
