@@ -106,12 +106,12 @@ def test_the_packages_are_typed(packages: Path, environment: dict[str, str]) -> 
     checked(packages, environment | search, "mypy", "--strict", *map(str, sources.values()))
 
 
-@pytest.mark.skipif(find_spec("opframe_registry.testing") is None, reason="the conformance kit is not there yet")
 @pytest.mark.parametrize("package", OFFERED)
 def test_each_package_passes_the_conformance_kit(
     packages: Path, basin: Path, environment: dict[str, str], package: str
 ) -> None:
-    options = ("-q", "-p", "no:cacheprovider", f"--rootdir={packages / package}")
+    settings = ("--opframe-settings", str(packages / "conformance.toml"))
+    options = ("-q", "-p", "no:cacheprovider", f"--rootdir={packages / package}", *settings)
     said = checked(packages, environment, "pytest", *options, "--opframe", module(package))
     assert "passed" in said
 

@@ -131,10 +131,13 @@ def conditions_are_used_or_ignored(case: Case) -> None:
 
 
 def _gradients(network: nn.Module, inputs: Tensor, fields: Fields) -> dict[str, Tensor]:
+    """With respect to inputs and parameters, where conditions are known and where they are not, taken together."""
     inputs.requires_grad_()
-    prediction = network(inputs, conditions_of(fields, len(inputs), known=True))
-    outputs = [prediction.field, *prediction.penalties.values()]
-    outputs += [] if prediction.class_logits is None else [prediction.class_logits]
+    outputs: list[Tensor] = []
+    for known in (True, False):
+        prediction = network(inputs, conditions_of(fields, len(inputs), known))
+        outputs += [prediction.field, *prediction.penalties.values()]
+        outputs += [] if prediction.class_logits is None else [prediction.class_logits]
     torch.autograd.backward(torch.stack([(output * torch.randn_like(output)).sum() for output in outputs]).sum())
     tensors = {"the inputs": inputs, **dict(network.named_parameters())}
     return {name: torch.zeros_like(each) if each.grad is None else each.grad for name, each in tensors.items()}
