@@ -50,6 +50,12 @@ class Case:
         """The case with other settings."""
         return attrs.evolve(self, component=attrs.evolve(self.component, **settings), kept={})
 
+    def check(self) -> None:
+        """Try all promises of the component. Raises PromiseError naming those that are broken, with what was found."""
+        broken = broken_promises_of(self)
+        if broken:
+            raise PromiseError("\n\n".join(map(str, broken.values())))
+
 
 Promise = Callable[[Case], None]
 
@@ -116,15 +122,20 @@ def trials(name: str, case: Case) -> list[Trial]:
     return [Trial(name=name, case=case, promise=promise) for promise in promises_of(case.component.kind)]
 
 
+def broken_promises_of(case: Case) -> dict[str, PromiseError]:
+    """The promises that the component of a case breaks, by name."""
+    found = {}
+    for trial in trials(f"{case.component.name}[{case.component.kind}]", case):
+        try:
+            trial.check()
+        except PromiseError as error:
+            found[trial.promise.__name__] = error
+        except NotApplicableError:
+            pass
+    return found
+
+
 def broken_promises(component: Component, folder: Path) -> dict[str, PromiseError]:
     """The promises that a component breaks, by name; for use without pytest. `folder` is where it may write."""
-    found = {}
     with Helper() as helper:
-        for trial in trials(component.name, Case(component=component, folder=folder, helper=helper)):
-            try:
-                trial.check()
-            except PromiseError as error:
-                found[trial.promise.__name__] = error
-            except NotApplicableError:
-                pass
-    return found
+        return broken_promises_of(Case(component=component, folder=folder, helper=helper))

@@ -246,6 +246,15 @@ class Uniform(Sampler):
 # ---- objectives
 
 
+def rolled_out(model: nn.Module, batch: Batch) -> Tensor:
+    """As many frames as there are targets."""
+    window = batch.inputs
+    while window.shape[1] < batch.inputs.shape[1] + batch.targets.shape[1]:
+        frames = model(window[:, -batch.inputs.shape[1] :], batch.conditions).field
+        window = torch.cat([window, frames], 1)
+    return window[:, batch.inputs.shape[1] :]
+
+
 @frozen(kw_only=True)
 class Square(Objective):
     """The mean square of the error."""
@@ -257,11 +266,12 @@ class Square(Objective):
         return self._loss
 
     def _loss(self, model: nn.Module, batch: Batch) -> Any:
-        field = model(batch.inputs, batch.conditions).field
+        field = rolled_out(model, batch)
         mask = batch.mask.expand(batch.targets.shape)
         if self.fault == "what_is_masked_does_not_count":
             mask = torch.ones_like(mask)
-        error = torch.where(mask > 0, field - batch.targets, 0.0).square().flatten(1).sum(1) / mask.flatten(1).sum(1)
+        error = torch.where(mask > 0, field - batch.targets, 0.0).square().flatten(1).sum(1)
+        error = error / mask.flatten(1).sum(1).clamp(min=1)
         match self.fault:
             case "losses_are_named_finite_scalars":
                 return error.mean()
@@ -661,7 +671,7 @@ def test_a_broken_component_is_caught_by_the_name_of_the_promise(
 ) -> None:
     found = broken_promises(class_(fault=fault), tmp_path)  # type: ignore[call-arg]
     assert fault in found, found
-    assert f"{class_.name}::{fault} is broken. Promised: " in str(found[fault])
+    assert f"{class_.name}[{class_.kind}]::{fault} is broken. Promised: " in str(found[fault])
 
 
 def test_faults_of_classes_are_caught(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from opframe_registry import KINDS
+from opframe_registry import KINDS, PluginError
 from opframe_registry.testing import promises_of
+from opframe_registry.testing.cases import read_settings
 from plugin_support import GOOD, install
 from support import ROOT
 
@@ -31,16 +33,74 @@ def test_a_broken_component_fails_by_the_name_of_its_promise(tmp_path: Path) -> 
     assert "Traceback" not in done.stdout
 
 
-def test_settings_come_from_a_file_and_what_is_lacking_is_named(tmp_path: Path) -> None:
-    needing = GOOD.replace("NAME", "needing").replace("    def build", "    weight: float\n    def build")
-    install(tmp_path, "needing", needing)
+NEEDING = (
+    GOOD.replace("NAME", "needing")
+    .replace(
+        "    def build(self, populations):", "    weight: float\n    url: Location\n    def build(self, populations):"
+    )
+    .replace("import Sampler", "import Location, Sampler")
+)
+
+
+def test_what_is_lacking_is_named_and_comes_from_a_file_whose_paths_are_its_own(tmp_path: Path) -> None:
+    says = NEEDING.replace("return lambda", "raise ValueError(f'{self.weight!r} {self.url}')\n        return lambda")
+    install(tmp_path, "needing", says)
     done = tried(tmp_path, "--opframe", "needing")
     assert done.returncode == 1
     assert "needing[sampler] cannot be made" in done.stdout
     assert "under [sampler.needing], with --opframe-settings FILE" in done.stdout
-    (tmp_path / "settings.toml").write_text("[sampler.needing]\nweight = 2.0\n")
-    done = tried(tmp_path, "--opframe", "needing", "--opframe-settings", "settings.toml")
-    assert "needing[sampler]::it_gives_as_many_windows_as_asked_for is broken" in done.stdout
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "tings.toml").write_text('[sampler.needing]\nweight = 2\nurl = "data/{split}.h5"\n')
+    done = tried(tmp_path, "--opframe", "needing", "--opframe-settings", "set/tings.toml")
+    assert f"Found: ValueError: 2.0 {tmp_path / 'set' / 'data' / '{split}.h5'}" in done.stdout
+
+
+TEST = """
+from opframe_registry.testing import PromiseError
+import pytest
+
+def test_of_its_own(opframe_component):
+    assert opframe_component.component.weight == 3.0
+    assert opframe_component.folder.is_dir()
+
+def test_conforms(opframe_component):
+    opframe_component.check()
+"""
+
+
+def test_a_test_of_the_package_takes_its_components_without_any_option(tmp_path: Path) -> None:
+    install(tmp_path, "needing", NEEDING)
+    table = "[tool.opframe.conformance.sampler.needing]\nweight = 3.0\nurl = 'a'\n"
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "needing"\n{table}')
+    (tmp_path / "test_own.py").write_text(TEST)
+    done = tried(tmp_path, "-rA")
+    assert "PASSED test_own.py::test_of_its_own[needing[sampler]]" in done.stdout, done.stdout
+    assert "FAILED test_own.py::test_conforms[needing[sampler]]" in done.stdout
+    assert "needing[sampler]::it_gives_as_many_windows_as_asked_for is broken." in done.stdout
+    assert "needing[sampler]::every_window_is_drawn is broken." in done.stdout
+
+
+def test_facts_are_shown_with_v(tmp_path: Path) -> None:
+    done = tried(tmp_path, "-vv", "--opframe", "opframe_sampling", "-k", "weight")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "facts of opframe's components" in done.stdout
+    assert "balanced[sampler]: datasets of the weights 1, 3, 0.5 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[sampel.odd]", "[sampel] is no kind of component; did you mean 'sampler'?"),
+        ("[sampler]\nodd = 1", "[sampler] holds keys; expected a table for each component, as [sampler.NAME]"),
+        ("[sampler", "cannot be read"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(written: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(written)
+    with pytest.raises(PluginError, match=re.escape(f"{path}")) as refused:
+        read_settings(path)
+    assert said in str(refused.value)
 
 
 def test_an_unknown_package_is_said_to_be(tmp_path: Path) -> None:
