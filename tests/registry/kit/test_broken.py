@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +39,9 @@ from opframe_registry import (
     Training,
     Window,
 )
-from opframe_registry.testing import broken_promises
+from opframe_registry.testing import Case, broken_promises
+from opframe_registry.testing.helper import Helper
+from opframe_registry.testing.promise import broken_promises_of
 
 # ---- datasets
 
@@ -659,6 +661,13 @@ BROKEN: tuple[tuple[type[Component], tuple[str, ...]], ...] = (
 FAULTS = [(class_, fault) for class_, faults in BROKEN for fault in faults]
 
 
+@pytest.fixture(scope="module")
+def helper() -> Iterator[Helper]:
+    """One process for all."""
+    with Helper() as helper:
+        yield helper
+
+
 @pytest.mark.parametrize("class_", GOOD)
 def test_a_good_component_breaks_no_promise(class_: type[Component], tmp_path: Path) -> None:
     good = {"a_tiny_problem_is_overfitted"} if class_ is Mean else set()  # which a mean cannot
@@ -667,9 +676,10 @@ def test_a_good_component_breaks_no_promise(class_: type[Component], tmp_path: P
 
 @pytest.mark.parametrize(("class_", "fault"), FAULTS, ids=[f"{class_.kind}-{fault}" for class_, fault in FAULTS])
 def test_a_broken_component_is_caught_by_the_name_of_the_promise(
-    class_: type[Component], fault: str, tmp_path: Path
+    class_: type[Component], fault: str, tmp_path: Path, helper: Helper
 ) -> None:
-    found = broken_promises(class_(fault=fault), tmp_path)  # type: ignore[call-arg]
+    component = class_(fault=fault)  # type: ignore[call-arg]
+    found = broken_promises_of(Case(component=component, folder=tmp_path, helper=helper))
     assert fault in found, found
     assert f"{class_.name}[{class_.kind}]::{fault} is broken. Promised: " in str(found[fault])
 
