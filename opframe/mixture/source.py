@@ -262,15 +262,6 @@ def read_finite(source: Source, trajectory: int, start: int, stop: int) -> NDArr
     return once_more(checked)
 
 
-def read_or_nan(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
-    """`read_finite`, but NaN where a value is missing, whatever stands there in the files."""
-    frames = read_finite(source, trajectory, start, stop)
-    missing = source.metadata.missing
-    if missing is None or np.isnan(missing):
-        return frames
-    return np.where(is_there(frames, missing), frames, np.float32(np.nan))
-
-
 def copied_finite(values: NDArray[np.float32], read: NDArray[np.float32]) -> bool:
     """Copy what was read into `values`, and say whether all of it is surely finite.
 

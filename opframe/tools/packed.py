@@ -31,7 +31,9 @@ from opframe_registry import DataError, Metadata, Stamp
 
 DIGEST = 16
 STATISTICS = ("mean", "std", "min", "max")
-_DESCRIBED = ("channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license", "split")
+_DESCRIBED = (
+    "channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license", "split", "missing"
+)  # fmt: skip
 
 
 @frozen(kw_only=True)
@@ -83,6 +85,9 @@ def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom
         data = _allocate(file, b"data", shape(metadata), h5py.h5t.IEEE_F32LE)
         data.attrs["axes"] = " ".join(("n", "t", "c", *SPACE[: len(metadata.grid)]))
         data.attrs["fingerprint"] = fingerprint
+        for name, groups in (("vectors", metadata.vectors), ("conserved", metadata.conserved)):
+            if groups:  # of different lengths, which no array has
+                data.attrs[name] = json.dumps(groups)
         for name in _DESCRIBED:
             value = axes_in_words(metadata.boundary) if name == "boundary" else getattr(metadata, name)
             if value not in (None, "", ()):

@@ -20,8 +20,8 @@ from opframe.console import Bar
 from opframe.files.location import is_local
 from opframe.files.stamps import stamps
 from opframe.mixture.moments import Moments, moments
-from opframe.mixture.resizing import check_resize, resize
-from opframe.mixture.source import Source, read_finite
+from opframe.mixture.resizing import check_resize, resize, resize_known
+from opframe.mixture.source import Source, is_there, read_finite
 from opframe.tools import packed
 from opframe.tools.health import blocks
 from opframe.tools.selection import Part
@@ -89,7 +89,7 @@ def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, comp
         if grid is not None and len(own) != len(grid):
             raise ConfigError(f"data.grid: {list(grid)} has {len(grid)} axes, but {part.title} has {len(own)}")
         if grid is not None and part.split == "train":
-            check_resize(part.title, own, grid, part.resize)
+            check_resize(part.title, own, grid, part.resize, part.trajectories.metadata.missing)
     return [
         Packing(
             part=part,
@@ -207,8 +207,14 @@ def _read(packing: Packing, number: int, frames: range) -> NDArray[np.float32]:
     values = np.ascontiguousarray(read_finite(source, number, frames.start, frames.stop))
     if packing.grid is None:
         return values
-    resized: NDArray[np.float32] = resize(torch.from_numpy(values), packing.grid, source.resize).numpy()
-    return resized
+    native, missing = torch.from_numpy(values), source.metadata.missing
+    if missing is None:
+        resized = resize(native, packing.grid, source.resize)
+    else:
+        resized, known = resize_known(native, torch.from_numpy(is_there(values, missing)), packing.grid, source.resize)
+        resized = resized.masked_fill(~known, missing)
+    written: NDArray[np.float32] = resized.numpy()
+    return written
 
 
 def _verify(packing: Packing, path: Path, console: Console) -> Moments:
@@ -220,7 +226,9 @@ def _verify(packing: Packing, path: Path, console: Console) -> Moments:
             for frames in blocks(packing.metadata):
                 values = file["data"][number, frames.start : frames.stop]
                 digest.update(values.reshape(-1).view(np.uint8).data)
-                piece = moments(np.moveaxis(values, 1, 0), 1)
+                missing = packing.metadata.missing
+                there = None if missing is None else np.moveaxis(is_there(values, missing), 1, 0)
+                piece = moments(np.moveaxis(values, 1, 0), 1, there)
                 found = piece if found is None else found + piece
             if digest.digest() != expected.tobytes():
                 _forget(path, number)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, final
 from attrs import field, frozen
 from attrs.validators import gt, optional
 
-from opframe_registry import Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
+from opframe_registry import UNCHANGED, Boundary, Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
 
 _LETTERS = "n trajectory, t time, c channel, x y z space, 1 for an axis of length one"
 
@@ -56,10 +56,40 @@ class ArrayDataset(Dataset):
         default=None, validator=optional(gt(0.0)), metadata={"help": "time between two frames"}
     )
     spacing: tuple[float, ...] | None = field(default=None, metadata={"help": "distance of grid points, by axis"})
-    boundary: str = field(default="unknown", metadata={"help": "kind of boundary, such as periodic or closed"})
+    boundary: str | tuple[str, ...] = field(
+        default="unknown",
+        metadata={"help": "kind of boundary, such as periodic; or one for each axis, such as wall, or wall to open"},
+    )
+    parameters: Mapping[str, float | tuple[float, ...]] = field(
+        factory=dict,
+        hash=False,
+        metadata={"help": "numbers of the equation by name, each one for all trajectories, or a list", **UNCHANGED},
+    )
+    vectors: tuple[tuple[str, ...], ...] = field(
+        default=(), metadata={"help": "channels that are components of one vector, in the order of axes", **UNCHANGED}
+    )
+    missing: float | None = field(
+        default=None, metadata={"help": "value that stands where there is none, such as nan or -999", **UNCHANGED}
+    )
 
     def __attrs_post_init__(self) -> None:
         letters(self.axes)
+        self._check_said()
+
+    def _check_said(self) -> None:
+        """Raises ConfigError for a boundary that is not known, and for lists where the splits are separate files."""
+        for words in (self.boundary,) if isinstance(self.boundary, str) else self.boundary:
+            for word in words.split(" to "):
+                try:
+                    Boundary.of(word)
+                except ValueError as error:
+                    raise ConfigError(f"boundary: {error}") from None
+        for name, values in self.parameters.items():
+            if isinstance(values, tuple) and "{split}" in self.url:
+                raise ConfigError(
+                    f"parameters.{name} is a list, but training and test data lie apart (url = '{self.url}') and may "
+                    "not share it; give one number, or data that are cut by 'train' and 'test'"
+                )
 
     def build(self, split: Split, cache: Path) -> Trajectories:
         """Open one split. Raises DataError naming the file."""

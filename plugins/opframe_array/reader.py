@@ -9,7 +9,7 @@ import numpy as np
 from opframe.console import counted
 from opframe.files.location import NoArrayError, each, find_files, require_real
 from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
-from opframe.readers.splits import chosen, share
+from opframe.readers.splits import Share, chosen, share
 from opframe.readers.stores import Stores
 from opframe_array import letters
 from opframe_registry import DataError, Metadata, Split, did_you_mean
@@ -29,10 +29,12 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
     counts = [one["n"] for one in several] or [1] * len(files)
     part = share(component, split, url, sum(counts), separate=url != component.url)
     channels = _channels(component, files[0], lengths["c"])
+    grid = tuple(lengths[letter] for letter in SPACE if letter in axes)
+    _check_counts(component, channels, grid)
     metadata = Metadata(
         trajectories=part.count,
         frames=lengths["t"],
-        grid=tuple(lengths[letter] for letter in SPACE if letter in axes),
+        grid=grid,
         channels=channels,
         predicted=_predicted(component, channels),
         boundary=component.boundary,
@@ -40,8 +42,10 @@ def open_array(component: ArrayDataset, split: Split) -> ArrayTrajectories:
         units=component.units or ("",) * len(channels),
         spacing=component.spacing,
         split=part.words,
+        parameters=_parameters(component, part, sum(counts)),
+        vectors=_vectors(component, channels),
+        missing=component.missing,
     )
-    _check_counts(component, metadata)
     path = component.path.replace("{", "{{").replace("}", "}}")  # in a Variable braces stand for a number
     return ArrayTrajectories(
         metadata=metadata,
@@ -105,11 +109,35 @@ def _predicted(component: ArrayDataset, channels: tuple[str, ...]) -> tuple[str,
     return tuple(name for name in channels if name in predicted)
 
 
-def _check_counts(component: ArrayDataset, metadata: Metadata) -> None:
-    """Raises DataError unless units and spacing, where they are set, fit the channels and the grid."""
+def _parameters(component: ArrayDataset, part: Share, have: int) -> dict[str, tuple[float, ...]]:
+    """Those of a share of the trajectories. Raises DataError where a list does not have one number for each."""
+    found = {}
+    for name, values in component.parameters.items():
+        if isinstance(values, tuple) and len(values) != have:
+            raise DataError(
+                f"{component.title}: parameters.{name} has {counted(len(values), 'value')}, but there are "
+                f"{counted(have, 'trajectory')}"
+            )
+        found[name] = values[part.first : part.first + part.count] if isinstance(values, tuple) else (values,)
+    return found
+
+
+def _vectors(component: ArrayDataset, channels: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    for name in (name for vector in component.vectors for name in vector):
+        if name not in channels:
+            raise DataError(
+                f"{component.title}: vectors names '{name}', which is not among {channels}{did_you_mean(name, channels)}"
+            )
+    return component.vectors
+
+
+def _check_counts(component: ArrayDataset, channels: tuple[str, ...], grid: tuple[int, ...]) -> None:
+    """Raises DataError unless units, spacing and boundary, where they are set, fit the channels and the grid."""
+    sides = () if isinstance(component.boundary, str) else component.boundary
     for key, values, expected, what in (
-        ("units", metadata.units, len(metadata.channels), "channels"),
-        ("spacing", metadata.spacing, len(metadata.grid), "axes of space"),
+        ("units", component.units, len(channels), "channels"),
+        ("spacing", component.spacing, len(grid), "axes of space"),
+        ("boundary", sides, len(grid), "axes of space"),
     ):
         if values and len(values) != expected:
             raise DataError(f"{component.title}: {key} has {len(values)} values, but there are {expected} {what}")

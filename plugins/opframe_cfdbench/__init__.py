@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, final
 from attrs import field, frozen
 from attrs.validators import deep_iterable, gt, in_, min_len
 
-from opframe_registry import Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
+from opframe_registry import LATER, Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
 
 PROBLEMS = ("cavity", "tube", "dam", "cylinder")
 SUBSETS = ("prop", "bc", "geo")
@@ -51,6 +51,13 @@ class CFDBench(Dataset):
     split_by: Literal["case", "parameters"] = field(
         default="case",
         metadata={"help": "what is never in two splits: a case (published), or cases with equal parameters"},
+    )
+    obstacles: Literal["zero", "missing"] = field(
+        default="zero",
+        metadata={
+            "help": "the flow inside the cylinder and the dam: zero (published), or missing, so that it counts nowhere",
+            **LATER,
+        },
     )
     test_split: Literal["test", "valid"] = field(
         default="test", metadata={"help": "which of the three parts is used for evaluation"}

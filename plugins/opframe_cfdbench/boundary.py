@@ -27,6 +27,15 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 """What case.json has to say for the boundary of each problem."""
 
 
+SIDES: Mapping[str, tuple[str, str]] = {
+    "cavity": ("wall to dirichlet", "wall"),  # the lid is on top, and moves
+    "tube": ("wall", "inflow to open"),
+    "dam": ("wall", "inflow to open"),
+    "cylinder": ("wall", "inflow to open"),
+}
+"""The lower and upper side of Y and X, in the words of `Metadata`, as the published loaders pad the fields."""
+
+
 @frozen(kw_only=True)
 class Boundary:
     """`inflow` (Y,) is u in the column added at the inlet, `fluid` (Y, X) is 1 where there is fluid."""
@@ -50,6 +59,12 @@ def with_boundary(problem: str, u: Frames, v: Frames, parameters: Mapping[str, f
     if problem != "cavity":
         frames[:, 0, 1:-1, 0] = boundary.inflow
     return frames
+
+
+def obstacle(problem: str, grid: tuple[int, int], parameters: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Where there is no fluid but a dam or a cylinder, (*padded grid); what is added around the field is none."""
+    inside = _boundary(problem, grid, parameters).fluid == 0
+    return inside if problem == "cavity" else np.pad(inside, ((1, 1), (1, 0)))
 
 
 def _boundary(problem: str, grid: tuple[int, int], parameters: Mapping[str, float]) -> Boundary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,10 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from opframe.files.location import require_real
-from opframe.mixture.resizing import resize
+from opframe.mixture.resizing import resize, resize_known
 from opframe.readers.splits import share
 from opframe.readers.stores import Stores
-from opframe_cfdbench.boundary import padded_grid, with_boundary
+from opframe_cfdbench.boundary import SIDES, obstacle, padded_grid, with_boundary
 from opframe_cfdbench.cases import Case, find_cases
 from opframe_registry import DataError, Metadata, Split
 
@@ -55,9 +56,19 @@ class CasePieces:
         low = min(low, case.frames - 1)
         u, v = (self._component(case, name, low, high) for name in "uv")
         frames = with_boundary(case.problem, u, v, case.parameters)
-        frames = resize(torch.from_numpy(frames), meta.grid).numpy()
+        frames = self._resized(frames, case)
         missing = stop - start - len(frames)
         return np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)]) if missing else frames
+
+    def _resized(self, frames: NDArray[np.float32], case: Case) -> NDArray[np.float32]:
+        """The frames on the grid of all, with NaN for the velocity where it is missing."""
+        values, grid = torch.from_numpy(frames), self.metadata.grid
+        if self.metadata.missing is None:
+            return resize(values, grid).numpy()
+        known = torch.ones(frames.shape, dtype=torch.bool)
+        known[:, :2] = ~torch.from_numpy(obstacle(case.problem, case.grid, case.parameters))
+        resized, known = resize_known(values, known, grid)
+        return resized.masked_fill_(~known, nan).numpy()
 
     def _component(self, case: Case, name: str, low: int, high: int) -> NDArray[np.float32]:
         array = self.stores.array(case.url, f"{name}.npy")
@@ -85,12 +96,15 @@ def open_cfdbench(component: CFDBench, split: Split) -> CasePieces:
         grid=_grid(component, cases),
         channels=("u", "v", "mask"),
         predicted=("u", "v"),
-        boundary="walls" if all(case.problem == "cavity" for case in cases) else "walls and inflow",
+        boundary=_sides([case.problem for case in cases]),
         time_step=steps.pop() if len(steps) == 1 else None,
         source=f"CFDBench, {', '.join(dict.fromkeys(case.problem for case in cases))} (Luo, Chen and Zhang, 2023)",
         units=("m/s", "m/s", ""),
         parameters=_parameters(pieces),
         split=f"{part.words}; {_RULES[component.split_by]}, part '{name}'",
+        vectors=(("v", "u"),),  # of the axes Y X
+        spacing=_spacing(component, cases),
+        missing=nan if component.obstacles == "missing" else None,
     )
     return CasePieces(metadata=metadata, pieces=pieces, stores=stores)
 
@@ -116,10 +130,23 @@ def _grid(component: CFDBench, cases: Sequence[Case]) -> tuple[int, ...]:
 
 
 def _parameters(pieces: Sequence[Piece]) -> dict[str, tuple[float, ...]]:
-    """The numbers that all cases have, for each trajectory, or once where they are the same."""
+    """The numbers of the cases, for each trajectory, or once where they are the same; NaN where a case has none."""
     found = {}
-    for name in pieces[0].case.parameters:
-        if all(name in piece.case.parameters for piece in pieces):
-            values = tuple(piece.case.parameters[name] for piece in pieces)
-            found[name] = values[:1] if len(set(values)) == 1 else values
+    for name in dict.fromkeys(name for piece in pieces for name in piece.case.parameters):
+        values = tuple(piece.case.parameters.get(name, nan) for piece in pieces)
+        found[name] = values[:1] if len(set(values)) == 1 else values
     return found
+
+
+def _sides(problems: Sequence[str]) -> tuple[str, ...]:
+    """The boundaries of Y and X; unknown where those of several problems differ."""
+    axes = zip(*(SIDES[problem] for problem in problems), strict=True)
+    return tuple(words[0] if len(set(words)) == 1 else "unknown" for words in axes)
+
+
+def _spacing(component: CFDBench, cases: Sequence[Case]) -> tuple[float, float] | None:
+    """The distances of points along Y and X, which the cases may say, and which resizing changes."""
+    found = {(case.parameters.get("dy"), case.parameters.get("dx")) for case in cases}
+    native = all(component.grid in (None, padded_grid(case.problem, case.grid)) for case in cases)
+    dy, dx = found.pop()
+    return (dy, dx) if native and not found and dy is not None and dx is not None else None

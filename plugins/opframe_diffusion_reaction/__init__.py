@@ -75,6 +75,8 @@ class DiffusionReaction(SolvedDataset):
             time_step=self.duration / (self.frames - 1),
             source="solved by opframe_diffusion_reaction; equation of PDEBench (Takamoto et al., 2022)",
             license="computed by opframe, no restrictions",
+            spacing=(2 / self.resolution,) * 2,  # of (−1, 1)²
+            parameters={"Du": (self.diffusion_u,), "Dv": (self.diffusion_v,), "k": (self.k,)},
         )
 
 

@@ -75,6 +75,7 @@ def _metadata(url: str, contents: Contents, part: Share) -> Metadata:
         parameters={"viscosity": (float(viscosity[1]),)} if viscosity else {},
         source="FNO, 2-D Navier–Stokes (Li et al., 2021)",
         split=part.words,
+        conserved={"circulation": ("vorticity",)},
     )
 
 

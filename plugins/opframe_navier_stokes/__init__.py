@@ -83,6 +83,9 @@ class NavierStokes(SolvedDataset):
             time_step=self.time_step,
             source=f"solved by opframe, after Li et al. (2021), viscosity {self.viscosity:g}",
             license="computed by opframe, no restrictions",
+            spacing=(1 / self.resolution,) * 2,
+            parameters={"viscosity": (self.viscosity,)},
+            conserved={"circulation": ("vorticity",)},  # the forcing has no mean
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from opframe.files.location import attribute, each, find_dataset, find_files, re
 from opframe.readers.arrays import ArrayTrajectories, Part, Variable
 from opframe.readers.splits import Share, chosen, share
 from opframe.readers.stores import Stores
-from opframe_registry import DataError, Metadata, Split
+from opframe_registry import Boundary, DataError, Metadata, Split
 
 if TYPE_CHECKING:
     from opframe_pdearena import PDEArena
 
 _SMOKE = ("u", "vx", "vy")
+_BUOYANCY = re.compile(r"_(\d+\.\d+)(?:_\d+)?\.h5$")  # in NavierStokes2D_train_42_0.50000_32.h5, after the seed
 _SPHERE = {"u": "t1xy", "v": "t1xy", "div": "t1xy", "vor": "t1xy", "pres": "txy"}
 
 
@@ -67,7 +69,7 @@ def _open_smoke(component: PDEArena, split: Split, files: Mapping[str, Sequence[
         grid=first.grid,
         channels=_SMOKE,
         predicted=_SMOKE,
-        boundary="closed",
+        boundary="wall",  # of a box that nothing flows through
         time_step=first.time_step,
         source="PDEArena, Navier-Stokes with smoke and buoyancy (Gupta and Brandstetter, 2022)",
         license="MIT",
@@ -75,6 +77,7 @@ def _open_smoke(component: PDEArena, split: Split, files: Mapping[str, Sequence[
         spacing=first.spacing,
         parameters={"buoyancy": _shortened(buoyancy)} if len(buoyancy) == part.count else {},
         split=f"{part.words}, published as '{' and '.join(files)}'",
+        vectors=(("vx", "vy"),),
     )
     whole = [
         Part(url=url, count=item.count, group=name) for (url, name), item in zip(groups.items(), described, strict=True)
@@ -93,7 +96,7 @@ def _describe_smoke(url: str, file: h5py.File, name: str) -> _SmokeFile:
     if len(shape) != 4 or len(set(shapes.values())) != 1:
         found = ", ".join(f"{channel} {value}" for channel, value in shapes.items())
         raise DataError(f"{url}: expected {', '.join(_SMOKE)} of one shape (N, T, X, Y) in '{name}'; found {found}")
-    buoyancy = _numbers(url, file, f"{name}/buo_y")
+    buoyancy = _numbers(url, file, f"{name}/buo_y") or _named_buoyancy(url, shape[0])
     steps = [_numbers(url, file, f"{name}/{key}") for key in ("dx", "dy")]
     # Of the times in the files, `t` spreads the frames over one interval too few; `dt` is what was computed with.
     time_steps = _numbers(url, file, f"{name}/dt")
@@ -107,6 +110,12 @@ def _describe_smoke(url: str, file: h5py.File, name: str) -> _SmokeFile:
         time_step=time_steps[0] if time_steps else None,
         spacing=tuple(step[0] for step in steps) if all(steps) else None,
     )
+
+
+def _named_buoyancy(url: str, count: int) -> tuple[float, ...]:
+    """That of all trajectories of a file, which its name says."""
+    named = _BUOYANCY.search(url)
+    return (float(named[1]),) * count if named else ()
 
 
 def _numbers(url: str, file: h5py.File, path: str) -> tuple[float, ...]:
@@ -144,12 +153,13 @@ def _describe_sphere(url: str, file: h5py.File, part: Share) -> Metadata:
         grid=shape[1:],
         channels=tuple(_SPHERE),
         predicted=tuple(_SPHERE),
-        boundary="sphere",
+        boundary=(Boundary.POLE, Boundary.PERIODIC),  # latitude, longitude
         time_step=_even_step(_numbers(url, file, "time")),
         source="PDEArena, shallow water on the sphere (Gupta and Brandstetter, 2022)",
         license="MIT",
         units=tuple(_unit(attribute(url, item, "units", "")) for item in found.values()),
         split=part.words,
+        vectors=(("v", "u"),),  # along latitude, along longitude
     )
 
 

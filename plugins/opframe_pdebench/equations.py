@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from opframe.files.location import attribute
 
@@ -26,6 +26,10 @@ _PARAMETERS = {
 }
 
 
+Boundaries = str | tuple[str, ...]
+"""One word for all sides, or one for each axis, as `Metadata` takes them."""
+
+
 @frozen(kw_only=True)
 class GroupedEquation:
     """One of the problems that PDEBench stores in a group for each trajectory.
@@ -38,7 +42,7 @@ class GroupedEquation:
     mark: str
     dimensions: int
     channels: tuple[str, ...] = ()
-    boundary: str = "unknown"
+    boundary: Boundaries = "unknown"
     common: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
 
@@ -66,7 +70,7 @@ GROUPED = (
         mark="diff-sorp",
         dimensions=1,
         channels=("concentration",),
-        boundary="fixed value left, mixed right",
+        boundary=("fixed value to mixed",),
         common=("D", "por", "rho_s", "k_f", "n_f"),
     ),
 )
@@ -94,15 +98,24 @@ def attribute_parameters(url: str, file: h5py.File) -> dict[str, tuple[float, ..
     return {name: (value,) for name, value in ({_PARAMETERS[key]: float(text) for key, text in named} | stored).items()}
 
 
-def one_dimensional(parameters: Mapping[str, tuple[float, ...]]) -> tuple[str, str]:
-    """Equation and boundaries of a one-dimensional `tensor`, which its parameters tell."""
+@frozen(kw_only=True)
+class OneDimensional:
+    """What the parameters of a one-dimensional `tensor` tell of it. `conserved` is in the terms of `Metadata`."""
+
+    title: str
+    boundary: str = "periodic"
+    conserved: Mapping[str, tuple[str, ...]] = field(factory=dict)
+
+
+def one_dimensional(parameters: Mapping[str, tuple[float, ...]]) -> OneDimensional:
+    """The equation of a one-dimensional `tensor`."""
     known = {
-        frozenset(["beta"]): "advection",
-        frozenset(["Nu"]): "Burgers equation",
-        frozenset(["Nu", "Rho"]): "reaction–diffusion",
+        frozenset(["beta"]): OneDimensional(title="advection", conserved={"mass": ("u",)}),
+        frozenset(["Nu"]): OneDimensional(title="Burgers equation", conserved={"momentum": ("u",)}),
+        frozenset(["Nu", "Rho"]): OneDimensional(title="reaction–diffusion"),
     }
-    title = known.get(frozenset(parameters))
-    return (title, "periodic") if title else ("one-dimensional problem", "unknown")
+    unknown = OneDimensional(title="one-dimensional problem", boundary="unknown")
+    return known.get(frozenset(parameters), unknown)
 
 
 def compressible_boundary(url: str) -> str:
@@ -111,3 +124,16 @@ def compressible_boundary(url: str) -> str:
     if "_periodic" in name:
         return "periodic"
     return "open" if "_trans" in name else "unknown"
+
+
+def compressible_conserved(boundary: str, velocities: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Mass and momentum, which keep their integral where nothing leaves; energy depends on the gas, too."""
+    if boundary != "periodic":
+        return {}
+    return {"mass": ("density",), **{f"momentum{name[-2:]}": ("density", name) for name in velocities}}
+
+
+def vectors_of(channels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The channels that are components of one vector, such as velocity_x and velocity_y."""
+    named = [[name for name in channels if re.fullmatch(rf"{what}_[xyz]", name)] for what in ("velocity", "force")]
+    return tuple(tuple(sorted(group)) for group in named if group)

@@ -13,9 +13,12 @@ from opframe.files.location import dataset_names, find_dataset, is_local, requir
 from opframe.readers.arrays import SPACE, Variable
 from opframe_pdebench.equations import (
     GROUPED,
+    Boundaries,
     GroupedEquation,
+    OneDimensional,
     attribute_parameters,
     compressible_boundary,
+    compressible_conserved,
     config_numbers,
     one_dimensional,
 )
@@ -56,10 +59,11 @@ class Layout:
     quantities: tuple[Quantity, ...]
     first: int = 0
     steady: bool = False
-    boundary: str = "unknown"
+    boundary: Boundaries = "unknown"
     time_step: float | None = None
     spacing: tuple[float, ...] | None = None
     parameters: Mapping[str, tuple[float, ...]] = field(factory=dict)
+    conserved: Mapping[str, tuple[str, ...]] = field(factory=dict)
 
 
 def describe(url: str, file: h5py.File) -> Layout:
@@ -92,7 +96,8 @@ def _compressible(url: str, file: h5py.File) -> Layout:
         found = find_dataset(url, file, name).shape
         if found != shape:
             raise DataError(f"{url}: '{name}' has shape {found}, expected {shape} as 'Vx'")
-    axes = "nt" + SPACE[: len(shape) - 2]
+    axes, boundary = "nt" + SPACE[: len(shape) - 2], compressible_boundary(url)
+    velocities = [_COMPRESSIBLE_NAMES[name] for name in arrays if name in _COMPRESSIBLE_NAMES]
     return Layout(
         equation="compressible Navier–Stokes",
         count=shape[0],
@@ -102,7 +107,8 @@ def _compressible(url: str, file: h5py.File) -> Layout:
             Quantity(variable=Variable(path=name, axes=axes), names=(_COMPRESSIBLE_NAMES.get(name, name),))
             for name in arrays
         ),
-        boundary=compressible_boundary(url),
+        boundary=boundary,
+        conserved=compressible_conserved(boundary, velocities),
         time_step=_step(url, file, "t-coordinate", shape[1]),
         spacing=_spacing(url, file, "{}-coordinate", shape[2:]),
         parameters=attribute_parameters(url, file),
@@ -122,15 +128,16 @@ def _tensor(url: str, file: h5py.File) -> Layout:
     solution = Quantity(variable=Variable(path="tensor", axes="nt" + space), names=("u",))
     coefficient = Quantity(variable=Variable(path="nu", axes="n" + space), names=("nu",), input_only=True)
     parameters = attribute_parameters(url, file)
-    equation, boundary = ("Darcy flow", "dirichlet") if steady else one_dimensional(parameters)
+    known = OneDimensional(title="Darcy flow", boundary="dirichlet") if steady else one_dimensional(parameters)
     return Layout(
-        equation=equation,
+        equation=known.title,
         count=shape[0],
         frames=shape[1],
         grid=shape[2:],
         quantities=(coefficient, solution) if steady else (solution,),
         steady=steady,
-        boundary=boundary,
+        boundary=known.boundary,
+        conserved=known.conserved,
         time_step=None if steady else _step(url, file, "t-coordinate", shape[1]),
         spacing=_spacing(url, file, "{}-coordinate", shape[2:]),
         parameters=parameters,

@@ -12,6 +12,7 @@ from opframe.files.location import each, find_files
 from opframe.readers.arrays import ArrayTrajectories, Part
 from opframe.readers.splits import Share, chosen, share
 from opframe.readers.stores import Stores
+from opframe_pdebench.equations import vectors_of
 from opframe_pdebench.layouts import Layout, Quantity, describe
 from opframe_pdebench.steady import SteadyTrajectories
 from opframe_registry import DataError, Metadata, Split, Trajectories, did_you_mean
@@ -105,14 +106,25 @@ def _metadata(component: PDEBench, layouts: Sequence[Layout], quantities: Sequen
         channels=channels,
         predicted=tuple(name for quantity in quantities for name in quantity.names if not quantity.input_only),
         units=("",) * len(channels),
-        boundary=first.boundary,
+        boundary=first.boundary if all(layout.boundary == first.boundary for layout in layouts) else "unknown",
         time_step=first.time_step if all(layout.time_step == first.time_step for layout in layouts) else None,
         spacing=first.spacing if all(layout.spacing == first.spacing for layout in layouts) else None,
         parameters=_parameters(layouts, part),
         source=f"PDEBench, {first.equation} (Takamoto et al., 2022), doi:10.18419/darus-2986",
         license="CC BY 4.0",
         split=part.words,
+        vectors=vectors_of(channels),
+        conserved=_conserved(layouts, channels),
     )
+
+
+def _conserved(layouts: Sequence[Layout], channels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What all files conserve, of the quantities whose channels are used."""
+    return {
+        name: density
+        for name, density in layouts[0].conserved.items()
+        if set(density) <= set(channels) and all(layout.conserved.get(name) == density for layout in layouts)
+    }
 
 
 def _parameters(layouts: Sequence[Layout], part: Share) -> dict[str, tuple[float, ...]]:

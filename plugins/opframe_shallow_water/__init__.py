@@ -83,6 +83,12 @@ class RadialDamBreak(SolvedDataset):
             time_step=self.duration / (self.frames - 1),
             source="solved by opframe_shallow_water; problem of PDEBench (Takamoto et al., 2022)",
             license="computed by opframe, no restrictions",
+            spacing=(5 / self.resolution,) * 2,  # of (−2.5, 2.5)²
+            parameters={
+                "gravity": (self.gravity,),
+                "inner_height": (self.inner_height,),
+                "outer_height": (self.outer_height,),
+            },
         )
 
 

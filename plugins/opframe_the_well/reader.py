@@ -75,13 +75,14 @@ def _metadata(described: Sequence[Description], part: Share) -> Metadata:
         grid=first.grid,
         channels=channels,
         predicted=tuple(name for field in first.fields if field.predicted for name in field.channels),
-        boundary=first.boundary,
+        boundary=first.boundary if all(item.boundary == first.boundary for item in described) else "unknown",
         time_step=first.time_step,
         source=f"The Well, {first.name} (Ohana et al., 2024)",
         license="CC BY 4.0",
         units=("",) * len(channels),
         spacing=first.spacing,
         parameters={name: _values(described, name, part) for name in _names(described)},
+        vectors=tuple(field.channels for field in first.fields if field.vector),
         split=part.words,
     )
 

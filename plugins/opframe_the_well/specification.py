@@ -12,7 +12,7 @@ from attrs import frozen
 
 from opframe.files.location import attribute, dataset_names, find_dataset, read_numbers
 from opframe.readers.arrays import SPACE, Variable
-from opframe_registry import DataError
+from opframe_registry import Boundary, DataError
 
 _ORDERS = {"t0_fields": 0, "t1_fields": 1, "t2_fields": 2}
 _UNEVEN = 1e-3  # coordinates are float32, so that even steps differ in the fourth digit
@@ -20,11 +20,12 @@ _UNEVEN = 1e-3  # coordinates are float32, so that even steps differ in the four
 
 @frozen(kw_only=True)
 class FieldArray:
-    """A field: its array, its channels, and whether it is to be predicted."""
+    """A field: its array, its channels, whether it is to be predicted, and whether it is a vector."""
 
     variable: Variable
     channels: tuple[str, ...]
     predicted: bool
+    vector: bool
 
 
 @frozen(kw_only=True)
@@ -36,7 +37,7 @@ class Description:
     frames: int
     grid: tuple[int, ...]
     fields: tuple[FieldArray, ...]
-    boundary: str
+    boundary: tuple[tuple[Boundary, Boundary], ...]
     time_step: float | None
     spacing: tuple[float, ...] | None
     parameters: Mapping[str, tuple[float, ...]]
@@ -63,7 +64,7 @@ def describe(url: str, file: h5py.File) -> Description:
         grid=tuple(lengths[letter] for letter in SPACE[: len(axes)]),
         # What is predicted comes first, so that datasets share the first slots of the channel axis.
         fields=tuple(sorted(fields, key=lambda item: not item.predicted)),
-        boundary=_boundary(url, file, axes),
+        boundary=tuple(_sides(url, file, axis) for axis in axes),
         time_step=_even_step(url, dimensions.get("time")),
         spacing=_spacing(url, dimensions, axes),
         parameters=_parameters(url, file, lengths["n"]),
@@ -100,6 +101,7 @@ def _field(url: str, found: h5py.Dataset, path: str, name: str, order: int, axes
         variable=Variable(path=path, axes=leading + ("c" if flat else "c" * order), channels=len(channels)),
         channels=channels,
         predicted=in_sample and in_time,
+        vector=order == 1,
     )
 
 
@@ -119,17 +121,34 @@ def _lengths(url: str, file: h5py.File, fields: tuple[FieldArray, ...], axes: tu
     return lengths
 
 
-def _boundary(url: str, file: h5py.File, axes: tuple[str, ...]) -> str:
-    """The kind of boundary in one word where all are alike, else by axis."""
-    kinds: dict[str, list[str]] = {axis: [] for axis in axes}
+def _sides(url: str, file: h5py.File, axis: str) -> tuple[Boundary, Boundary]:
+    """The boundaries at the lower and the upper side of an axis; unknown where the file names none, or several."""
+    found: tuple[set[Boundary], set[Boundary]] = (set(), set())
     for item in (file.get("boundary_conditions") or {}).values():
-        for axis in _words(attribute(url, item, "associated_dims")):
-            kind = _text(attribute(url, item, "bc_type", "unknown")).lower()
-            if kind not in kinds.setdefault(axis, []):
-                kinds[axis].append(kind)
-    words = {axis: "/".join(found) or "unknown" for axis, found in kinds.items()}
-    alike = set(words.values())
-    return alike.pop() if len(alike) == 1 else ", ".join(f"{axis} {kind}" for axis, kind in words.items())
+        associated = _words(attribute(url, item, "associated_dims"))
+        if axis not in associated:
+            continue
+        kind = _kind(_text(attribute(url, item, "bc_type", "unknown")))
+        for kinds, there in zip(found, _ends(url, item, len(associated)), strict=True):
+            kinds.update({kind} if there else ())
+    lower, upper = (kinds.pop() if len(kinds) == 1 else Boundary.UNKNOWN for kinds in found)
+    return lower, upper
+
+
+def _kind(word: str) -> Boundary:
+    """What a file calls a boundary; not all that publishers may come to write is known."""
+    try:
+        return Boundary.of(word)
+    except ValueError:
+        return Boundary.UNKNOWN
+
+
+def _ends(url: str, item: h5py.Group, axes: int) -> tuple[bool, bool]:
+    """Whether a boundary is at the lower and the upper end of its axis, which its mask says if it has one axis."""
+    mask = item.get("mask")
+    if axes != 1 or not isinstance(mask, h5py.Dataset) or mask.ndim != 1 or not len(mask):
+        return True, True
+    return bool(mask[0]), bool(mask[-1])
 
 
 def _spacing(url: str, dimensions: h5py.Group, axes: tuple[str, ...]) -> tuple[float, ...] | None:

@@ -18,7 +18,7 @@ from opframe_registry.components import (
 from opframe_registry.discovery import API, Catalog, Plugin, did_you_mean, discover
 from opframe_registry.errors import ConfigError, DataError, OpframeError, PluginError, RunError
 from opframe_registry.hooks import hookimpl
-from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp
+from opframe_registry.identity import LATER, SELECTS, UNCHANGED, Identity, Stamp
 from opframe_registry.metadata import Boundary, Metadata
 from opframe_registry.training import (
     POINTS,
@@ -47,6 +47,7 @@ from opframe_registry.values import (
 __all__ = [
     "API",
     "KINDS",
+    "LATER",
     "POINTS",
     "SELECTS",
     "UNCHANGED",

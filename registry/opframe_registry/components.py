@@ -19,7 +19,7 @@ from attrs.validators import deep_iterable, ge, gt, lt, optional
 
 from opframe_registry.backbone import Backbone
 from opframe_registry.component import Component
-from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, locations, meaning
+from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, changes, locations, meaning
 from opframe_registry.metadata import Metadata
 from opframe_registry.training import MetricFunction, Normalization, RunInfo, RunLogger
 from opframe_registry.values import Batch, Fields, Order, Population, Progress, Split, Trajectories
@@ -97,7 +97,7 @@ class Dataset(Component):
         return Identity(
             type=self.name,
             revision=self.revision,
-            numbers={name: value for name, value in values.items() if said[name].get("changes_numbers", True)},
+            numbers={name: value for name, value in values.items() if changes(type(self), name, value)},
             selection={
                 name: value
                 for name, value in values.items()

@@ -19,6 +19,10 @@ UNCHANGED: Mapping[str, Any] = {"changes_numbers": False}
 SELECTS: Mapping[str, Any] = {"changes_numbers": False, "selects": True}
 """Metadata of a field that says which trajectories or frames are used, and leaves their numbers as they are."""
 
+LATER: Mapping[str, Any] = {"changes_numbers": True, "later": True}
+"""Metadata of a field that changes the numbers and came later: with its default it is left out of the identity, so
+that what was made before the field was there is found."""
+
 
 @frozen(kw_only=True)
 class Identity:
@@ -47,6 +51,13 @@ def meaning(component: type, name: str) -> Mapping[str, Any]:
         if attribute is not None and "changes_numbers" in attribute.metadata:
             return attribute.metadata
     return {}
+
+
+def changes(component: type, name: str, value: Any) -> bool:
+    """Whether a field with this value is part of what the numbers of a trajectory depend on."""
+    said = meaning(component, name)
+    added = bool(said.get("later", False)) and value == attrs.fields_dict(component)[name].default
+    return bool(said.get("changes_numbers", True)) and not added
 
 
 def locations(instance: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from opframe.mixture.loading import Sample, Windows
 from opframe.mixture.normalization import Normalization
 from opframe.mixture.resizing import check_resize, resize
-from opframe.mixture.source import Source, read_finite, read_frames, read_into, read_known, read_or_nan
+from opframe.mixture.source import Source, read_finite, read_frames, read_into, read_known
 from opframe_autoregressive import RelativeL2
 from opframe_registry import Batch, Catalog, ConfigError, DataError, Fields, Metadata, Prediction, Window
 from opframe_registry.components import Backbone
@@ -85,7 +85,7 @@ def test_what_is_missing_is_zero_in_the_units_of_the_model_and_marked(fill: floa
     assert torch.equal(frames[:, :2], torch.where(known[:, :2], normal, 0.0))
     assert torch.equal(frames[:, 2], known[:, 2].float())
     assert torch.equal(read_frames(source, 0, 2, 8, FIELDS), frames)
-    assert np.array_equal(np.isnan(read_or_nan(source, 0, 2, 8)), ~expected[:, :2])
+    assert np.array_equal(read_finite(source, 0, 2, 8), sea(fill)[0, 2:], equal_nan=True)
 
 
 def test_data_without_missing_values_are_read_as_ever_and_wholly_known() -> None:
@@ -103,7 +103,7 @@ def test_a_value_that_is_neither_finite_nor_the_missing_one_is_named(missing: fl
     values = sea(0.0 if missing is None else missing)
     values[1, 5, 1, 7, 2] = bad
     source = in_memory(values, missing)
-    for read in (read_finite, read_or_nan, lambda *window: read_frames(*window, FIELDS)):
+    for read in (read_finite, lambda *window: read_frames(*window, FIELDS)):
         with pytest.raises(DataError, match=rf"sea: trajectory 1 holds {bad} in frame 5, channel 'v', .*\(7, 2\)"):
             read(source, 1, 2, 8)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from layout_support import assert_reads, numbers, opened
 from opframe_registry import Catalog, ConfigError, DataError, Dataset
+from opframe_registry.metadata import boundary_in_words
 
 PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "cavity": {"vel_top": 2.0, "density": 1.0, "viscosity": 0.01, "height": 0.1, "width": 0.1},
@@ -104,7 +105,9 @@ def test_a_cylinder_lies_in_the_mask_around_the_origin(catalog: Catalog, tmp_pat
 def test_the_mask_is_input_only_and_parameters_belong_to_trajectories(catalog: Catalog, tmp_path: Path) -> None:
     metadata = opened(catalog, "cfdbench", write_problem(tmp_path, "tube", 5, frames=3), "train", frames=2).metadata
     assert (metadata.channels, metadata.predicted) == (("u", "v", "mask"), ("u", "v"))
-    assert (metadata.units, metadata.time_step, metadata.boundary) == (("m/s", "m/s", ""), 0.1, "walls and inflow")
+    assert (metadata.units, metadata.time_step) == (("m/s", "m/s", ""), 0.1)
+    assert boundary_in_words(metadata.boundary) == "x wall, y inflow to open"  # the axes are Y X
+    assert metadata.vectors == (("v", "u"),)
     published = [0, 2, 4, 1, 3]  # prop, then geo, by number
     assert metadata.parameters["density"] == tuple(10.0 + published[i] for i in order(5)[:4] for _ in range(2))
     assert metadata.parameters["viscosity"] == (0.1,)

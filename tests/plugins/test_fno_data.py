@@ -20,6 +20,7 @@ from scipy.io import loadmat, savemat
 from opframe.mixture.source import open_source, read_frames
 from opframe.readers.contents import gather
 from opframe_registry import Catalog, DataError, Dataset, Fields, Trajectories
+from opframe_registry.metadata import boundary_in_words
 
 FILES = Path(__file__).parents[1] / "layouts" / "fno"
 NEW = FILES / "fno_ns_V1e-3_N3_T4_v73.mat"
@@ -89,7 +90,9 @@ def test_what_is_known_of_the_flow_is_told(catalog: Catalog, path: Path, viscosi
     metadata = opened(catalog, path).metadata
     assert metadata.channels == metadata.predicted == ("vorticity",)
     assert metadata.parameters == {"viscosity": (viscosity,)}
-    assert (metadata.time_step, metadata.boundary, metadata.spacing) == (1.0, "periodic", (1 / 16, 1 / 12))
+    assert (metadata.time_step, metadata.spacing) == (1.0, (1 / 16, 1 / 12))
+    assert boundary_in_words(metadata.boundary) == "periodic"
+    assert metadata.conserved == {"circulation": ("vorticity",)}
     assert "Li et al., 2021" in metadata.source
 
 
