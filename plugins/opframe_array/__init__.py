@@ -10,7 +10,17 @@ from typing import Any, ClassVar, final
 from attrs import field, frozen
 from attrs.validators import gt, optional
 
-from opframe_registry import UNCHANGED, Boundary, Component, ConfigError, Dataset, Location, Split, Trajectories, hookimpl
+from opframe_registry import (
+    UNCHANGED,
+    Boundary,
+    Component,
+    ConfigError,
+    Dataset,
+    Location,
+    Split,
+    Trajectories,
+    hookimpl,
+)
 
 _LETTERS = "n trajectory, t time, c channel, x y z space, 1 for an axis of length one"
 

@@ -126,7 +126,8 @@ def _vectors(component: ArrayDataset, channels: tuple[str, ...]) -> tuple[tuple[
     for name in (name for vector in component.vectors for name in vector):
         if name not in channels:
             raise DataError(
-                f"{component.title}: vectors names '{name}', which is not among {channels}{did_you_mean(name, channels)}"
+                f"{component.title}: vectors names '{name}', which is not among {channels}"
+                f"{did_you_mean(name, channels)}"
             )
     return component.vectors
 

@@ -62,9 +62,10 @@ class Conditions:
     """What a model is told of its samples, beside their frames. NaN is 'not known'.
 
     `parameters` (B, P) are numbers of the equation, named by `Fields.parameters`; `time_step` (B,) between two frames,
-    `spacing` (B, axes) of the data's own grid, `boundary` (B, axes, 2) the numbers of a `Boundary` for the lower and the
-    upper side of each axis. `valid` (B or 1, 1, *grid) is false at obstacles, on land, and wherever an input frame misses
-    a value in some channel; what is missing is 0 in the inputs. `dataset` (B,) says where a sample comes from, -1 where no dataset of training.
+    `spacing` (B, axes) of the data's own grid, `boundary` (B, axes, 2) the numbers of a `Boundary` for the lower and
+    the upper side of each axis. `valid` (B or 1, 1, *grid) is false at obstacles, on land, and wherever an input frame
+    misses a value in some channel; what is missing is 0 in the inputs. `dataset` (B,) says where a sample comes from,
+    -1 where no dataset of training.
     """
 
     parameters: Tensor

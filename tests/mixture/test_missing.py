@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from opframe.mixture.conditions import conditions_of
 from opframe.mixture.loading import Sample, Windows
 from opframe.mixture.normalization import Normalization
 from opframe.mixture.resizing import check_resize, resize
@@ -98,7 +99,9 @@ def test_data_without_missing_values_are_read_as_ever_and_wholly_known() -> None
     assert filled.all()
 
 
-@pytest.mark.parametrize(("missing", "bad"), [(None, math.nan), (-999.0, math.nan), (-999.0, math.inf), (math.nan, math.inf)])
+@pytest.mark.parametrize(
+    ("missing", "bad"), [(None, math.nan), (-999.0, math.nan), (-999.0, math.inf), (math.nan, math.inf)]
+)
 def test_a_value_that_is_neither_finite_nor_the_missing_one_is_named(missing: float | None, bad: float) -> None:
     values = sea(0.0 if missing is None else missing)
     values[1, 5, 1, 7, 2] = bad
@@ -108,7 +111,9 @@ def test_a_value_that_is_neither_finite_nor_the_missing_one_is_named(missing: fl
             read(source, 1, 2, 8)
 
 
-@pytest.mark.parametrize(("mode", "grid"), [("bilinear", (32, 18)), ("bilinear", (7, 5)), ("average", (4, 4)), ("crop", (9, 7))])
+@pytest.mark.parametrize(
+    ("mode", "grid"), [("bilinear", (32, 18)), ("bilinear", (7, 5)), ("average", (4, 4)), ("crop", (9, 7))]
+)
 def test_a_point_is_known_if_all_that_it_is_made_of_are(mode: str, grid: tuple[int, int]) -> None:
     """Whoever changes the values on land changes, by plain resizing, exactly what is not known."""
     other = resize(torch.from_numpy(sea(5.0)[0]), grid, mode) != resize(torch.from_numpy(sea(-7.0)[0]), grid, mode)
@@ -150,10 +155,9 @@ def test_conditions_are_those_of_each_trajectory_by_the_numbers_that_are_used() 
     own = in_memory(
         sea(0.5), None, parameters={"nu": (1.0, 2.0, 3.0), "other": (9.0,)}, time_step=0.5, boundary="periodic"
     )
-    sources = [
-        attrs.evolve(own, excluded=(0,), stride=2),
-        in_memory(sea(0.5), None, "air", parameters={"k": (7.0,)}, spacing=(0.1, 0.2), boundary=("wall to open", "pole")),
-    ]
+    sides = ("wall to open", "pole")
+    air = in_memory(sea(0.5), None, "air", parameters={"k": (7.0,)}, spacing=(0.1, 0.2), boundary=sides)
+    sources = [attrs.evolve(own, excluded=(0,), stride=2), air]
     told = batch_of(sources, (0, 0, 0), (1, 2, 0), (0, 1, 0), frames=1).conditions
     nan = math.nan
     assert np.array_equal(told.parameters.numpy(), [[2.0, nan], [nan, 7.0], [3.0, nan]], equal_nan=True)
@@ -162,6 +166,9 @@ def test_conditions_are_those_of_each_trajectory_by_the_numbers_that_are_used() 
     assert torch.equal(told.spacing.nan_to_num(-1), spacing.nan_to_num(-1))
     assert told.boundary.tolist() == [[[1, 1], [1, 1]], [[2, 7], [9, 9]], [[1, 1], [1, 1]]]
     assert told.dataset.tolist() == [0, 1, 0]
+    new = attrs.evolve(sources[0], title="elsewhere")
+    alone = conditions_of([new, new], [1, 0], FIELDS)
+    assert (alone.parameters[:, 0].tolist(), alone.dataset.tolist()) == ([3.0, 2.0], [-1, -1])
     with pytest.raises(ValueError, match="parameter 'nu' has 2 values for 3 trajectories"):
         attrs.evolve(own.metadata, trajectories=3, parameters={"nu": (1.0, 2.0)})
 
