@@ -90,19 +90,20 @@ def of_class(place: str, class_: type) -> Iterator[str]:
 
 def fields_of(class_: type) -> dict[str, str]:
     """The arguments that make an object, by name, which are its attributes."""
+    written = inspect.get_annotations(class_)  # attrs' own record of types changes when somebody has them resolved
     if attrs.has(class_):
         own = [each for each in attrs.fields(class_) if not each.inherited and not each.name.startswith("_")]
-        return {each.name: argument(each.type, each.default, bool(each.kw_only)) for each in own}
+        return {each.name: argument(written[each.name], each.default, bool(each.kw_only)) for each in own}
     if dataclasses.is_dataclass(class_):
         made = dataclasses.MISSING
         items = [(item, item.default if item.default_factory is made else ...) for item in dataclasses.fields(class_)]
-        return {item.name: argument(item.type, value, item.kw_only) for item, value in items}
+        return {item.name: argument(written[item.name], value, item.kw_only) for item, value in items}
     return {}
 
 
-def argument(type_: Any, value: Any, keyword: bool) -> str:
+def argument(type_: str, value: Any, keyword: bool) -> str:
     """Its type, its default, and whether it may be given without its name."""
-    return f"{getattr(type_, '__name__', type_)}{default(value)}{'' if keyword else ', or by place'}"
+    return f"{type_}{default(value)}{'' if keyword else ', or by place'}"
 
 
 def default(value: Any) -> str:

@@ -20,6 +20,7 @@ from opframe_registry import Component
 
 def test_the_public_names_are_those_of_the_list() -> None:
     """Compared as lists, so that pytest shows the lines that differ."""
+    attrs.resolve_types(opframe.Report)  # as whatever reads one does: the list is the same before and after
     pinned = Path(public_names.__file__).with_suffix(".txt").read_text(encoding="utf-8")
     assert public_names.listing().splitlines() == pinned.splitlines(), public_names.__doc__
 

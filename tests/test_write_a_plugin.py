@@ -62,6 +62,20 @@ def test_its_windows_reach_loader_workers(tutorial: Path, opframe: Command) -> N
     assert done.returncode == 0, done.stderr
 
 
+def test_it_keeps_every_promise_of_a_dataset(tutorial: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tutorial}"]
+    environment = {**os.environ, "PYTHONPATH": str(tutorial / "site")}
+    done = subprocess.run(
+        [*command, "--opframe", "opframe-heat"],
+        capture_output=True,
+        text=True,
+        cwd=tutorial,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_tutorial_plugin_and_the_further_examples_are_typed(tutorial: Path) -> None:
     packages = [tutorial / "opframe-heat" / "opframe_heat", tutorial / "more" / "opframe_more"]
     command = [sys.executable, "-m", "mypy", "--strict", *map(str, packages)]

@@ -157,6 +157,7 @@ class MatStore:
         with explained(self._url, _DAMAGED), self._near(small) as file:
             values: NDArray[Any] = loadmat(file, variable_names=[name])[name]
         require_real(self._title, name, values.dtype)
+        values.flags.writeable = False  # windows are views of it, as they are of a memory map
         return values
 
     @contextmanager
