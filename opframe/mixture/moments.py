@@ -15,11 +15,12 @@ Doubles = NDArray[np.float64]
 class Moments:
     """Statistics of several sets of numbers at once; all arrays have one shape.
 
+    `count` is that of every set, or an array where sets differ; an empty one has mean 0, low inf and high -inf.
     `squares` are sums of squared deviations from the mean, so that large means lose no digits (Welford; pieces are
     joined as Chan, Golub and LeVeque do).
     """
 
-    count: int
+    count: int | Doubles
     mean: Doubles
     squares: Doubles
     low: Doubles
@@ -28,17 +29,18 @@ class Moments:
     @property
     def std(self) -> Doubles:
         """Standard deviation of the whole population."""
-        spread: Doubles = np.sqrt(self.squares / self.count)
+        spread: Doubles = np.sqrt(self.squares / np.maximum(self.count, 1))
         return spread
 
     def __add__(self, other: Moments) -> Moments:
         """The statistics of both pieces together."""
         count = self.count + other.count
+        total = np.maximum(count, 1)
         shift = other.mean - self.mean
         return Moments(
             count=count,
-            mean=self.mean + shift * (other.count / count),
-            squares=self.squares + other.squares + shift**2 * (self.count * other.count / count),
+            mean=self.mean + shift * (other.count / total),
+            squares=self.squares + other.squares + shift**2 * (self.count * other.count / total),
             low=np.minimum(self.low, other.low),
             high=np.maximum(self.high, other.high),
         )
@@ -46,7 +48,7 @@ class Moments:
     def at(self, index: int) -> Moments:
         """One of the sets along the first axis."""
         return Moments(
-            count=self.count,
+            count=self.count if isinstance(self.count, int) else self.count[index],
             mean=self.mean[index],
             squares=self.squares[index],
             low=self.low[index],
@@ -55,6 +57,8 @@ class Moments:
 
     def over(self, axis: int) -> Moments:
         """The sets along an axis taken together."""
+        if not isinstance(self.count, int):
+            return self._over_unequal(axis)
         mean = self.mean.mean(axis)
         between = ((self.mean - np.expand_dims(mean, axis)) ** 2).sum(axis) * self.count
         return Moments(
@@ -65,9 +69,23 @@ class Moments:
             high=self.high.max(axis),
         )
 
+    def _over_unequal(self, axis: int) -> Moments:
+        count = np.sum(self.count, axis)
+        mean = np.sum(self.mean * self.count, axis) / np.maximum(count, 1)
+        between = ((self.mean - np.expand_dims(mean, axis)) ** 2 * self.count).sum(axis)
+        return Moments(
+            count=count,
+            mean=mean,
+            squares=self.squares.sum(axis) + between,
+            low=self.low.min(axis),
+            high=self.high.max(axis),
+        )
 
-def moments(values: NDArray[Any], kept: int) -> Moments:
-    """Statistics over all axes but the first `kept`."""
+
+def moments(values: NDArray[Any], kept: int, there: NDArray[np.bool_] | None = None) -> Moments:
+    """Statistics over all axes but the first `kept`, of the values that are `there`; None: of all."""
+    if there is not None:
+        return _moments_of_some(values, kept, there)
     flat = values.reshape(*values.shape[:kept], -1)
     mean = flat.mean(axis=-1, dtype=np.float64)
     # One set at a time: float64 copies of a whole window would take twice its memory.
@@ -104,3 +122,21 @@ def channel_moments(frames: NDArray[np.float32]) -> list[Moments | None]:
 def _known(values: NDArray[np.float32]) -> Moments | None:
     known = values[~np.isnan(values)]
     return moments(known, kept=0) if known.size else None
+
+
+def _moments_of_some(values: NDArray[Any], kept: int, there: NDArray[np.bool_]) -> Moments:
+    """Set by set, as each may have another number of values."""
+    shape = values.shape[:kept]
+    found = Moments(
+        count=there.reshape(*shape, -1).sum(axis=-1).astype(np.float64),
+        mean=np.zeros(shape),
+        squares=np.zeros(shape),
+        low=np.full(shape, np.inf),
+        high=np.full(shape, -np.inf),
+    )
+    for index in np.ndindex(*shape):
+        if (known := values[index][there[index]]).size:
+            one = moments(known, kept=0)
+            for name in ("mean", "squares", "low", "high"):
+                getattr(found, name)[index] = getattr(one, name)
+    return found

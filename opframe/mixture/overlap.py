@@ -167,7 +167,7 @@ def _points(trajectories: Trajectories, numbers: Iterable[int], frame: int) -> N
     for number in numbers:
         values = trajectories.read(number, frame, frame + 1)[0].reshape(len(trajectories.metadata.channels), -1)
         chosen = np.linspace(0, values.shape[1] - 1, min(values.shape[1], _POINTS)).astype(int)
-        found.append(values[:, chosen].astype(np.float64))
+        found.append(np.nan_to_num(values[:, chosen].astype(np.float64)))  # missing ones are alike
     return np.stack(found)
 
 

@@ -24,7 +24,7 @@ from opframe.files.location import is_local, local_path
 from opframe.files.refusal import once_more
 from opframe.files.stamps import stamps
 from opframe.mixture.normalization import Array, arrays, tensors
-from opframe.mixture.source import Source, check_finite
+from opframe.mixture.source import Source, check_finite, is_there
 from opframe_registry import DataError, Dataset, Location, Normalization, Normalizer, Progress, Split, Stamp
 from opframe_registry.metadata import facts
 
@@ -173,7 +173,7 @@ def _read(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.
         if missing is None:
             check_finite(source, trajectory, start, frames)
             return frames
-        absent = np.isnan(frames) | (frames == np.float32(missing))
+        absent = ~is_there(frames, missing)
         check_finite(source, trajectory, start, np.where(absent, np.float32(0), frames))
         return np.where(absent, np.float32(np.nan), frames)
 

@@ -113,7 +113,7 @@ class RunFolder:
         return [
             f"{key}: {old.get(key, 'not set')!r} there, {new.get(key, 'not set')!r} here"
             for key in keys
-            if old.get(key) != new.get(key)
+            if old.get(key) != new.get(key) and repr(old.get(key)) != repr(new.get(key))  # nan is no other nan
         ]
 
 

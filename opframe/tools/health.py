@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from opframe.files.refusal import once_more
 from opframe.mixture.fingerprints import frame_digest, is_blank
 from opframe.mixture.moments import Moments, moments
+from opframe.mixture.source import is_there
 from opframe_registry import DataError, Metadata, Trajectories
 
 BLOCK = 64 * 2**20
@@ -77,7 +78,8 @@ def examine(trajectories: Trajectories, number: int, stride: int = 1) -> Health:
 def _read(trajectories: Trajectories, number: int, frames: range) -> NDArray[np.float32]:
     """Frames (T, C, *grid); of remote ones, what is not finite is what came twice."""
     read = once_more(
-        lambda: trajectories.read(number, frames.start, frames[-1] + 1), lambda read: bool(np.isfinite(read).all())
+        lambda: trajectories.read(number, frames.start, frames[-1] + 1),
+        lambda read: bool((np.isfinite(read) | ~is_there(read, trajectories.metadata.missing)).all()),
     )
     return read[:: frames.step]
 
@@ -102,13 +104,15 @@ class _Look:
             raise DataError(f"frames {frames.start} to {frames[-1]} have shape {block.shape}, expected {expected}")
         block = np.ascontiguousarray(block)
         self._hash.update(block.reshape(-1).view(np.uint8).data)
-        self._look_for_constants(block)
-        finite = np.isfinite(block)
+        missing = self._metadata.missing
+        there = None if missing is None else is_there(block, missing)
+        self._look_for_constants(block if there is None else np.where(there, block, np.float32(0.0)))
+        finite = np.isfinite(block) if there is None else np.isfinite(block) | ~there
         if not finite.all():
             self._not_finite += finite.size - int(np.count_nonzero(finite))
             self._place = self._place or self._found(block, np.argwhere(~finite)[0], frames)
         else:
-            self._moments.append(moments(block, 2))
+            self._moments.append(moments(block, 2, there))
 
     def _look_for_constants(self, block: NDArray[np.float32]) -> None:
         for frame in block:
@@ -146,9 +150,14 @@ class _Look:
 def _joined(pieces: list[Moments]) -> Moments:
     """Statistics of all frames, from those of runs of them."""
     return Moments(
-        count=pieces[0].count,
+        count=_joined_counts([piece.count for piece in pieces]),
         mean=np.concatenate([piece.mean for piece in pieces]),
         squares=np.concatenate([piece.squares for piece in pieces]),
         low=np.concatenate([piece.low for piece in pieces]),
         high=np.concatenate([piece.high for piece in pieces]),
     )
+
+
+def _joined_counts(counts: list[int | NDArray[np.float64]]) -> int | NDArray[np.float64]:
+    first = counts[0]
+    return first if isinstance(first, int) else np.concatenate(counts)

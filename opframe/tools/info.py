@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import isnan, prod
 from pathlib import Path
 
 from opframe.console import bytes_in_words, counted, few
@@ -22,6 +22,9 @@ def facts(part: Part, frames: int | None) -> dict[str, str]:
         "grid": _grid(metadata),
         "boundary": boundary_in_words(metadata.boundary),
         "time step": "unknown" if metadata.time_step is None else f"{metadata.time_step:g}",
+        "missing": "" if metadata.missing is None else f"{metadata.missing:g} stands where there is no value",
+        "vectors": "; ".join(", ".join(group) for group in metadata.vectors),
+        "conserved": ", ".join(f"{name} ({' x '.join(density)})" for name, density in metadata.conserved.items()),
         **{f"parameter {name}": _parameter(values) for name, values in sorted(metadata.parameters.items())},
         "source": metadata.source,
         "licence": metadata.license,
@@ -53,8 +56,12 @@ def _grid(metadata: Metadata) -> str:
 
 
 def _parameter(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}, {len(set(values))} values"
+    known = [value for value in values if not isnan(value)]
+    if not known:
+        return "unknown"
+    low, high = min(known), max(known)
+    words = f"{low:g}" if low == high else f"{low:g} to {high:g}, {len(set(known))} values"
+    return words if len(known) == len(values) else f"{words}; unknown for {len(values) - len(known)}"
 
 
 def _amount(metadata: Metadata, frames: int | None) -> str:

@@ -209,13 +209,14 @@ def _read(packing: Packing, number: int, frames: range) -> NDArray[np.float32]:
     values = np.ascontiguousarray(read_finite(source, number, frames.start, frames.stop))
     if packing.grid is None:
         return values
-    missing, stored = source.metadata.missing, torch.from_numpy(values)
+    native, missing = torch.from_numpy(values), source.metadata.missing
     if missing is None:
-        resized: NDArray[np.float32] = resize(stored, packing.grid, source.resize).numpy()
-        return resized
-    known = torch.from_numpy(is_there(values, missing))
-    filled, known = resize_known(stored.masked_fill(~known, 0.0), known, packing.grid, source.resize)
-    return filled.masked_fill(~known, missing).numpy()
+        resized = resize(native, packing.grid, source.resize)
+    else:
+        resized, known = resize_known(native, torch.from_numpy(is_there(values, missing)), packing.grid, source.resize)
+        resized = resized.masked_fill(~known, missing)
+    written: NDArray[np.float32] = resized.numpy()
+    return written
 
 
 def _verify(packing: Packing, path: Path, console: Console) -> Moments:
@@ -227,7 +228,9 @@ def _verify(packing: Packing, path: Path, console: Console) -> Moments:
             for frames in blocks(packing.metadata, number):
                 values = file["data"][number, frames.start : frames.stop]
                 digest.update(values.reshape(-1).view(np.uint8).data)
-                piece = moments(np.moveaxis(values, 1, 0), 1)
+                missing = packing.metadata.missing
+                there = None if missing is None else np.moveaxis(is_there(values, missing), 1, 0)
+                piece = moments(np.moveaxis(values, 1, 0), 1, there)
                 found = piece if found is None else found + piece
             if digest.digest() != expected.tobytes():
                 _forget(path, number)

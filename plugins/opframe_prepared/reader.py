@@ -18,15 +18,16 @@ from opframe.readers.arrays import SPACE, ArrayTrajectories, Part, Variable
 from opframe.readers.lengths import checked_lengths, lengths_of_files
 from opframe.readers.splits import chosen, place, share
 from opframe.readers.stores import Stores
-from opframe_registry import DataError, Metadata, Split, did_you_mean
+from opframe_registry import Boundary, DataError, Metadata, Split, did_you_mean
+from opframe_registry.metadata import Sides
 
 if TYPE_CHECKING:
     from opframe_prepared import Prepared
 
 
 _ATTRIBUTES = (
-    "axes", "channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license",
-    "vectors", "conserved", "missing",
+    "axes", "channels", "predicted", "units", "spacing", "boundary", "time_step", "source", "license", "vectors",
+    "conserved", "missing"
 )  # fmt: skip
 
 
@@ -123,24 +124,26 @@ def _describe(component: Prepared, files: list[str], found: Stored, single: bool
     attributes = found.attributes
     axes = _stored_axes(files[0], found, single) if "axes" in attributes else _axes(component, files[0], found, single)
     lengths = dict(zip(axes, found.shape, strict=True))
-    channels = _channels(component, files[0], attributes, lengths.get("c", 1))
+    stored = _stored_channels(files[0], attributes, lengths.get("c", 1))
+    channels = _channels(component, files[0], stored, lengths.get("c", 1))
     grid = tuple(lengths[axis] for axis in SPACE if axis in lengths)
     [time_step] = _numbers(files[0], attributes, "time_step", 1) or (None,)
+    [missing] = _numbers(files[0], attributes, "missing", 1) or (None,)
     metadata = Metadata(
         trajectories=lengths.get("n", len(files)),
         frames=lengths["t"],
         grid=grid,
         channels=channels,
         predicted=_predicted(component, files[0], attributes, channels),
-        boundary=_boundary(attributes.get("boundary", "unknown")),
+        boundary=_boundary(attributes.get("boundary", "unknown"), len(grid)),
         time_step=time_step,
         source=str(attributes.get("source", "")),
         license=str(attributes.get("license", "")),
         units=_names(files[0], attributes, "units"),
         spacing=_numbers(files[0], attributes, "spacing", len(grid)) or None,
-        vectors=tuple(map(tuple, _groups(files[0], attributes, "vectors", []))),
-        conserved={name: tuple(group) for name, group in _groups(files[0], attributes, "conserved", {}).items()},
-        missing=_missing(files[0], attributes),
+        vectors=tuple(_named(files[0], attributes, "vectors", stored, channels).values()),
+        conserved=_named(files[0], attributes, "conserved", stored, channels),
+        missing=missing,
     )
     return metadata, Variable(path="data", axes=axes, channels=len(channels))
 
@@ -179,39 +182,17 @@ def _parameters(found: Stored, first: int, count: int, have: int) -> dict[str, t
     }
 
 
-def _channels(component: Prepared, url: str, attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    stored = _names(url, attributes, "channels") or tuple(f"c{index}" for index in range(count))
+def _stored_channels(url: str, attributes: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    return _names(url, attributes, "channels") or tuple(f"c{index}" for index in range(count))
+
+
+def _channels(component: Prepared, url: str, stored: tuple[str, ...], count: int) -> tuple[str, ...]:
     channels = component.channels or stored
     if len(channels) != count:
         raise DataError(
             f"{component.title}: {counted(len(channels), 'channel')} named {channels}, but {url} holds {count}"
         )
     return channels
-
-
-def _groups(url: str, attributes: Mapping[str, Any], key: str, none: Any) -> Any:
-    """Groups of channels in an attribute of `data`, as JSON. Raises DataError where they are not."""
-    try:
-        found = json.loads(attributes[key]) if key in attributes else none
-        groups = found.values() if isinstance(found, dict) else found
-        right = type(found) is type(none) and all(isinstance(name, str) for group in groups for name in group)
-    except (TypeError, ValueError):
-        right = False
-    if not right:
-        raise DataError(
-            f"{url}: says of 'data' that its {key} are {attributes[key]!r}; expected lists of channels, as JSON"
-        )
-    return found
-
-
-def _missing(url: str, attributes: Mapping[str, Any]) -> float | None:
-    """The value that stands where there is none. Raises DataError where it is no number."""
-    if "missing" not in attributes:
-        return None
-    try:
-        return float(attributes["missing"])
-    except (TypeError, ValueError):
-        raise DataError(f"{url}: says of 'data' that missing is {attributes['missing']!r}; expected a number") from None
 
 
 def _names(url: str, attributes: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -244,6 +225,42 @@ def _predicted(
     return tuple(name for name in channels if name in predicted)
 
 
-def _boundary(value: Any) -> str | list[str]:
-    """One word, or one for each axis."""
-    return value if isinstance(value, str) else [str(word) for word in np.asarray(value, dtype=object).ravel()]
+def _boundary(value: Any, axes: int) -> list[Sides]:
+    """What an attribute says of each axis: one word for all, one for each, or as once written, `x open, y wall`.
+
+    A word that nobody knows, which files may hold as they once could hold any, says nothing.
+    """
+    words = [value] if isinstance(value, str) else [str(word) for word in np.asarray(value, dtype=object).ravel()]
+    if len(words) == 1 and "," in words[0]:
+        words = [part.split(maxsplit=1)[-1] for part in words[0].split(",") if part.strip()]
+    sides = [_sides(word) for word in words]
+    if len(sides) not in (1, axes):
+        return [(Boundary.UNKNOWN, Boundary.UNKNOWN)] * axes
+    return sides * (axes if len(sides) == 1 else 1)
+
+
+def _sides(words: str) -> Sides:
+    try:
+        found = [Boundary.of(word) for word in words.split(" to ")]
+    except ValueError:
+        return Boundary.UNKNOWN, Boundary.UNKNOWN
+    return found[0], found[-1]
+
+
+def _named(
+    url: str, attributes: Mapping[str, Any], key: str, stored: tuple[str, ...], channels: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Groups of channels in an attribute, a JSON list or table of lists, by their names in the settings.
+
+    Raises DataError for anything else.
+    """
+    renamed = dict(zip(stored, channels, strict=True))
+    try:
+        read = json.loads(attributes.get(key, "[]"))
+        groups = read.items() if isinstance(read, dict) else enumerate(read)
+        return {str(name): tuple(renamed[channel] for channel in group) for name, group in groups}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{url}: says of 'data' that its {key} are {attributes[key]!r}; expected lists, in JSON, of its channels "
+            f"{', '.join(stored)}"
+        ) from error

@@ -239,7 +239,7 @@ def test_the_table_at_the_end_of_a_run_cuts_no_number(columns: int) -> None:
     assert (text.count("-0.0001235"), text.count("6.543e+05")) == (6, 6)
     words = " ".join(text.split())  # a heading may take two lines
     assert "L2RE on test trajectories" in words
-    assert "others on held-out trajectories" in words
+    assert "others on test trajectories" in words
     assert "".join(word for word in text.split() if word in "shallow_water_radial_dam_break").startswith("shallow")
     assert max(map(len, text.splitlines())) <= columns
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from opframe.mixture.conditions import conditions_of
 from opframe.mixture.loading import Sample, Windows
 from opframe.mixture.resizing import check_resize, resize
 from opframe.mixture.source import Source, read_finite, read_frames, read_into, read_known
@@ -155,12 +156,9 @@ def test_conditions_are_those_of_each_trajectory_by_the_numbers_that_are_used() 
     own = in_memory(
         sea(0.5), None, parameters={"nu": (1.0, 2.0, 3.0), "other": (9.0,)}, time_step=0.5, boundary="periodic"
     )
-    sources = [
-        attrs.evolve(own, excluded=(0,), stride=2),
-        in_memory(
-            sea(0.5), None, "air", parameters={"k": (7.0,)}, spacing=(0.1, 0.2), boundary=("wall to open", "pole")
-        ),
-    ]
+    sides = ("wall to open", "pole")
+    air = in_memory(sea(0.5), None, "air", parameters={"k": (7.0,)}, spacing=(0.1, 0.2), boundary=sides)
+    sources = [attrs.evolve(own, excluded=(0,), stride=2), air]
     told = batch_of(sources, (0, 0, 0), (1, 2, 0), (0, 1, 0), frames=1).conditions
     nan = math.nan
     assert np.array_equal(told.parameters.numpy(), [[2.0, nan], [nan, 7.0], [3.0, nan]], equal_nan=True)
@@ -169,6 +167,9 @@ def test_conditions_are_those_of_each_trajectory_by_the_numbers_that_are_used() 
     assert torch.equal(told.spacing.nan_to_num(-1), spacing.nan_to_num(-1))
     assert told.boundary.tolist() == [[[1, 1], [1, 1]], [[2, 7], [9, 9]], [[1, 1], [1, 1]]]
     assert told.dataset.tolist() == [0, 1, 0]
+    new = attrs.evolve(sources[0], title="elsewhere")
+    alone = conditions_of([new, new], [1, 0], FIELDS)
+    assert (alone.parameters[:, 0].tolist(), alone.dataset.tolist()) == ([3.0, 2.0], [-1, -1])
     with pytest.raises(ValueError, match="parameter 'nu' has 2 values for 3 trajectories"):
         attrs.evolve(own.metadata, trajectories=3, parameters={"nu": (1.0, 2.0)})
 

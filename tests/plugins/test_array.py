@@ -6,7 +6,9 @@ import multiprocessing
 import sys
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
+import attrs
 import fsspec
 import h5py
 import numpy as np
@@ -16,8 +18,8 @@ from scipy.io import savemat
 
 from layout_support import assert_reads, numbers, opened
 from opframe.config.structure import ProblemsError, make_converter
-from opframe_registry import Catalog, ConfigError, DataError, Dataset, Trajectories
-from opframe_registry.metadata import axes_in_words
+from opframe_registry import Catalog, ConfigError, DataError, Dataset, OpframeError, Trajectories
+from opframe_registry.metadata import boundary_in_words
 
 N, T, C, X, Y = 3, 4, 2, 5, 6
 DATA = numbers(N, T, C, X, Y)
@@ -97,12 +99,49 @@ def test_what_the_settings_say_of_the_data_is_passed_on(catalog: Catalog, tmp_pa
         "vectors": (("density", "porosity"),),
         "missing": -999.0,
     }
-    said = {**keys, "boundary": ("periodic", "wall to open"), "parameters": {"gravity": 9.81}}
-    trajectories = opened(catalog, "array", stored(tmp_path, "npy"), axes="n t x y c", **said)
+    trajectories = opened(catalog, "array", stored(tmp_path, "npy"), axes="n t x y c", boundary="periodic", **keys)
     assert {key: getattr(trajectories.metadata, key) for key in keys} == keys
-    assert axes_in_words(trajectories.metadata.boundary) == said["boundary"]
-    assert trajectories.metadata.parameters == {"gravity": (9.81,)}
+    assert boundary_in_words(trajectories.metadata.boundary) == "periodic"
     assert_reads(trajectories, DATA)
+
+
+def test_numbers_of_the_equation_follow_the_trajectories_to_their_split(catalog: Catalog, tmp_path: Path) -> None:
+    keys = {"axes": "n t x y c", "test": 1, "parameters": {"nu": tuple(range(len(DATA))), "k": 0.5}}
+    sides = {"boundary": ("wall to open", "periodic")}
+    for split, numbers_of in (("train", range(len(DATA) - 1)), ("test", [len(DATA) - 1])):
+        metadata = opened(catalog, "array", stored(tmp_path, "npy"), split, **keys, **sides).metadata
+        assert metadata.parameters == {"nu": tuple(numbers_of), "k": (0.5,)}
+        assert boundary_in_words(metadata.boundary) == "x wall to open, y periodic"
+
+
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        ({"boundary": ("open", "slippery")}, "boundary: 'slippery' is no boundary that is known; known are"),
+        ({"boundary": ("open",) * 3}, "boundary has 3 values, but there are 2 axes of space"),
+        ({"parameters": {"nu": (1.0, 2.0)}}, "parameters.nu has 2 values, but there are 3 trajectories"),
+        ({"vectors": (("c0", "c7"),)}, "vectors names 'c7', which is not among"),
+    ],
+)
+def test_what_cannot_be_of_the_data_is_refused(
+    catalog: Catalog, tmp_path: Path, keys: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(OpframeError, match=error):
+        opened(catalog, "array", stored(tmp_path, "npy"), axes="n t x y c", **keys)
+
+
+def test_a_list_of_numbers_is_for_one_of_the_splits(catalog: Catalog) -> None:
+    with pytest.raises(ConfigError, match=r"parameters.nu is a list, but training and test data lie apart"):
+        opened(catalog, "array", "{split}.npy", axes="n t x y c", parameters={"nu": (1.0, 2.0)})
+
+
+def test_what_only_describes_is_no_part_of_what_the_numbers_depend_on(catalog: Catalog) -> None:
+    make = catalog.get(Dataset, "array")
+    plain = make(url="a.npy", axes="n t x y c")
+    said = make(url="a.npy", axes="n t x y c", parameters={"nu": 1.0}, vectors=(("a", "b"),), missing=0.0)
+    assert plain.identity() == said.identity()
+    assert {plain: 1}[attrs.evolve(plain)] == 1
+    hash(said)
 
 
 @pytest.mark.parametrize("kind", ["npy", "zarr"])

@@ -102,14 +102,48 @@ def test_a_cylinder_lies_in_the_mask_around_the_origin(catalog: Catalog, tmp_pat
     assert np.array_equal(mask, np.broadcast_to(expected, (5, H + 2, W + 1)))
 
 
+def test_the_flow_inside_obstacles_may_be_missing(catalog: Catalog, tmp_path: Path) -> None:
+    for problem, number in (("cylinder", 0), ("cylinder", 1), ("dam", 0), ("dam", 1), ("tube", 0), ("tube", 1)):
+        write_case(tmp_path, problem, number)
+    for problem, inside in (("cylinder", np.s_[2:4, 2:4]), ("dam", np.s_[1:3, 3]), ("tube", np.s_[:0])):
+        plain, missing = (
+            opened(catalog, "cfdbench", tmp_path / problem, frames=5, obstacles=key) for key in ("zero", "missing")
+        )
+        expected = plain.read(0, 0, 5).copy()
+        expected[:, :2][..., *(inside if isinstance(inside, tuple) else (inside,))] = np.nan
+        assert np.array_equal(missing.read(0, 0, 5), expected, equal_nan=True)
+        assert plain.metadata.missing is None
+        assert missing.metadata.missing is not None
+        assert np.isnan(missing.metadata.missing)
+    resized = opened(catalog, "cfdbench", tmp_path / "cylinder", frames=5, grid=(12, 14), obstacles="missing")
+    frames = resized.read(0, 0, 5)
+    beside = opened(catalog, "cfdbench", tmp_path / "cylinder", frames=5, grid=(12, 14)).read(0, 0, 5)
+    there = ~np.isnan(frames)
+    assert np.array_equal(frames[there], beside[there])
+    assert there[:, 2].all()
+    assert not there[:, :2, 4:8, 4:8].any()
+    assert there[:, :2].mean() > 0.7
+
+
+def test_what_was_made_before_obstacles_could_be_missing_is_found(catalog: Catalog) -> None:
+    make = catalog.get(Dataset, "cfdbench")
+    assert "obstacles" not in make(url="tube").identity().settings
+    assert make(url="tube", obstacles="missing").identity().settings["obstacles"] == "missing"
+
+
+def test_distances_are_those_of_the_cases_unless_they_are_resized(catalog: Catalog, tmp_path: Path) -> None:
+    folder = write_problem(tmp_path, "dam", 2)
+    assert opened(catalog, "cfdbench", folder, frames=5).metadata.spacing == (0.1, 0.25)
+    assert opened(catalog, "cfdbench", folder, frames=5, grid=(6, 7)).metadata.spacing == (0.1, 0.25)
+    assert opened(catalog, "cfdbench", folder, frames=5, grid=(8, 8)).metadata.spacing is None
+
+
 def test_the_mask_is_input_only_and_parameters_belong_to_trajectories(catalog: Catalog, tmp_path: Path) -> None:
     metadata = opened(catalog, "cfdbench", write_problem(tmp_path, "tube", 5, frames=3), "train", frames=2).metadata
     assert (metadata.channels, metadata.predicted) == (("u", "v", "mask"), ("u", "v"))
-    assert (metadata.units, metadata.time_step, boundary_in_words(metadata.boundary)) == (
-        ("m/s", "m/s", ""),
-        0.1,
-        "x wall, y inflow to open",
-    )
+    assert (metadata.units, metadata.time_step) == (("m/s", "m/s", ""), 0.1)
+    assert boundary_in_words(metadata.boundary) == "x wall, y inflow to open"  # the axes are Y X
+    assert metadata.vectors == (("v", "u"),)
     published = [0, 2, 4, 1, 3]  # prop, then geo, by number
     assert metadata.parameters["density"] == tuple(10.0 + published[i] for i in order(5)[:4] for _ in range(2))
     assert metadata.parameters["viscosity"] == (0.1,)
@@ -202,8 +236,8 @@ def test_several_problems_are_joined_on_one_grid(catalog: Catalog, tmp_path: Pat
     alone = opened(catalog, "cfdbench", tmp_path / "tube", "train", grid=(8, 8), frames=5)
     assert (joined.metadata.trajectories, joined.metadata.grid) == (8, (8, 8))
     assert np.array_equal(joined.read(4, 1, 3), alone.read(0, 1, 3))
-    inflow = joined.metadata.parameters["vel_in"]
-    assert np.isnan(inflow).tolist() == [True] * 4 + [False] * 4
+    assert np.array_equal(joined.metadata.parameters["vel_in"], [np.nan] * 4 + [3.0] * 4, equal_nan=True)
+    assert boundary_in_words(joined.metadata.boundary) == "unknown"  # a lid, or walls; walls, or inflow
 
 
 def test_case_folders_in_a_bucket_are_read(catalog: Catalog, tmp_path: Path) -> None:

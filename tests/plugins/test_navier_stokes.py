@@ -200,11 +200,12 @@ def test_prepared_splits_differ_and_do_not_depend_on_their_number(tmp_path: Path
     np.testing.assert_allclose(second, many.build("train", tmp_path).read(1, 0, 3), rtol=1e-4, atol=1e-5)
     assert not np.allclose(few.build("test", tmp_path).read(0, 0, 1), few.build("train", tmp_path).read(0, 0, 1))
     metadata = few.build("test", tmp_path).metadata
-    assert (metadata.channels, boundary_in_words(metadata.boundary), metadata.trajectories) == (
-        ("vorticity",),
-        "periodic",
-        1,
-    )
+    assert (metadata.channels, metadata.trajectories) == (("vorticity",), 1)
+    assert boundary_in_words(metadata.boundary) == "periodic"
+    assert (metadata.spacing, metadata.parameters) == ((1 / 32, 1 / 32), {"viscosity": (1e-3,)})
+    (name, density), *others = metadata.conserved.items()
+    assert (name, density, others) == ("circulation", ("vorticity",), [])
+    assert np.abs(few.build("train", tmp_path).read(1, 0, 3).mean((1, 2, 3))).max() < 1e-6
 
 
 def test_an_unprepared_split_says_what_to_do(tmp_path: Path) -> None:

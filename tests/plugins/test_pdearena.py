@@ -65,6 +65,7 @@ def test_smoke_files_say_what_they_are(catalog: Catalog) -> None:
     metadata = opened(catalog, "pdearena", FILES, "train").metadata
     assert metadata.channels == metadata.predicted == SMOKE
     assert (boundary_in_words(metadata.boundary), metadata.time_step) == ("wall", 6.0)
+    assert metadata.vectors == (("vx", "vy"),)
     assert metadata.spacing == pytest.approx((0.50793651, 0.50793651))
     assert metadata.parameters == {"buoyancy": (0.5,)}
     assert "published as 'train'" in metadata.split
@@ -99,7 +100,12 @@ def test_the_published_validation_files_can_be_used_for_evaluation(catalog: Cata
         opened(catalog, "pdearena", tmp_path)
     trajectories = opened(catalog, "pdearena", tmp_path, test_split="valid")
     assert_reads(trajectories, expected)
-    assert trajectories.metadata.parameters == {"buoyancy": (0.5,)}
+    assert trajectories.metadata.parameters == {"buoyancy": (0.5,)}  # by the file's name
+
+
+def test_buoyancy_that_no_file_says_is_not_known(catalog: Catalog, tmp_path: Path) -> None:
+    write_smoke(tmp_path, "test", "7", 2)
+    assert opened(catalog, "pdearena", tmp_path).metadata.parameters == {}
 
 
 def test_files_in_a_bucket_are_read(catalog: Catalog) -> None:
@@ -120,6 +126,7 @@ def test_shallow_water_runs_are_read_from_their_folders(catalog: Catalog, tmp_pa
     metadata = trajectories.metadata
     assert metadata.channels == metadata.predicted == SPHERE
     assert (boundary_in_words(metadata.boundary), metadata.time_step) == ("x pole, y periodic", 6.0)
+    assert metadata.vectors == (("v", "u"),)
     assert metadata.units == ("m/s", "m/s", "m/s", "m/s", "hPa")
     assert opened(catalog, "pdearena", tmp_path, "test").metadata.trajectories == 1
 

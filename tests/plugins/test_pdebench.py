@@ -52,11 +52,11 @@ def test_compressible_flow_is_read_in_the_order_of_channels_that_models_were_tra
     metadata = trajectories.metadata
     assert metadata.channels == metadata.predicted == ("velocity_x", "velocity_y", "density", "pressure")
     assert metadata.parameters == {"Mach": (0.1,), "eta": (0.01,), "zeta": (0.01,)}
-    assert (metadata.time_step, metadata.spacing, boundary_in_words(metadata.boundary)) == (
-        0.05,
-        (0.0625, 0.0625),
-        "periodic",
-    )
+    assert (metadata.time_step, metadata.spacing) == (0.05, (0.0625, 0.0625))
+    assert boundary_in_words(metadata.boundary) == "periodic"
+    assert metadata.vectors == (("velocity_x", "velocity_y"),)
+    momenta = {f"momentum_{axis}": ("density", f"velocity_{axis}") for axis in "xy"}
+    assert metadata.conserved == {"mass": ("density",), **momenta}
     assert metadata.license == "CC BY 4.0"
     assert "compressible" in metadata.source
 
@@ -84,6 +84,8 @@ def test_compressible_flow_in_one_and_three_dimensions(
     assert metadata.channels == channels
     assert metadata.spacing == pytest.approx(tuple(1 / (size - 1) for size in grid), rel=1e-5)
     assert (metadata.time_step, boundary_in_words(metadata.boundary)) == (2.0, "open")
+    assert metadata.vectors == (tuple(name for name in metadata.channels if name.startswith("velocity")),)
+    assert metadata.conserved == {}
     assert metadata.parameters == {"eta": (1e-8,), "zeta": (1e-8,)}
 
 
@@ -96,11 +98,9 @@ def test_compressed_groups_are_read_one_trajectory_each(catalog: Catalog) -> Non
     metadata = trajectories.metadata
     assert metadata.channels == ("activator", "inhibitor")
     assert metadata.parameters == {"Du": (0.001,), "Dv": (0.005,), "k": (0.005,)}
-    assert (metadata.time_step, metadata.spacing, boundary_in_words(metadata.boundary)) == (
-        0.05,
-        (0.125, 0.125),
-        "neumann",
-    )
+    assert (metadata.time_step, metadata.spacing) == (0.05, (0.125, 0.125))
+    assert boundary_in_words(metadata.boundary) == "neumann"
+    assert (metadata.vectors, metadata.conserved) == ((), {})
 
 
 def test_each_dam_has_its_radius_in_the_parameters_of_its_split(catalog: Catalog) -> None:
@@ -128,7 +128,8 @@ def test_a_file_may_hold_some_of_the_groups_from_any_number_on(catalog: Catalog,
     expected = np.stack([np.moveaxis(values, -1, 1) for values in arrays.values()])
     assert_windows(trajectories, expected)
     assert trajectories.metadata.channels == ("c0", "c1", "c2")
-    assert (trajectories.metadata.parameters, boundary_in_words(trajectories.metadata.boundary)) == ({}, "unknown")
+    assert trajectories.metadata.parameters == {}
+    assert boundary_in_words(trajectories.metadata.boundary) == "unknown"
 
 
 def test_configurations_in_yaml_are_read_too(catalog: Catalog, tmp_path: Path) -> None:
@@ -160,6 +161,8 @@ def test_one_dimensional_problems_are_told_by_their_parameters(
     metadata = trajectories.metadata
     assert metadata.parameters == parameters
     assert equation in metadata.source
+    conserved = {"advection": {"mass": ("u",)}, "Burgers": {"momentum": ("u",)}}
+    assert metadata.conserved == conserved.get(equation, {})
     assert (metadata.channels, boundary_in_words(metadata.boundary), metadata.time_step) == (("u",), "periodic", 0.01)
     renamed = opened(catalog, write(tmp_path / "mine.hdf5", arrays, {"beta": 2.0})).metadata
     assert renamed.parameters == {"beta": (2.0,)}

@@ -102,6 +102,7 @@ def test_the_published_file_says_what_it_is(catalog: Catalog) -> None:
     metadata = opened(catalog, "the_well", PUBLISHED, "train").metadata
     assert metadata.channels == metadata.predicted == ("velocity_x", "velocity_y")
     assert boundary_in_words(metadata.boundary) == "periodic"
+    assert metadata.vectors == (("velocity_x", "velocity_y"),)
     assert metadata.time_step == pytest.approx(0.1)
     assert metadata.spacing == pytest.approx((2 * np.pi / 64,) * 2, rel=1e-4)
     assert metadata.parameters == {"dt": (pytest.approx(0.1),)}
@@ -155,9 +156,24 @@ def test_scalars_that_change_in_time_are_not_parameters(catalog: Catalog, tmp_pa
 def test_boundaries_that_differ_are_said_axis_by_axis(catalog: Catalog, tmp_path: Path) -> None:
     metadata = opened(catalog, "the_well", write(tmp_path / "one.hdf5")).metadata
     assert boundary_in_words(metadata.boundary) == "x wall, y periodic"
+    assert metadata.vectors == (("velocity_x", "velocity_y"), ("gravity_x", "gravity_y"))
     assert (metadata.time_step, metadata.spacing) == (0.25, (pytest.approx(0.1), pytest.approx(0.2)))
     path = write(tmp_path / "two.hdf5", walls={"x": "OPEN", "y": "OPEN"})
     assert boundary_in_words(opened(catalog, "the_well", path).metadata.boundary) == "open"
+
+
+def test_boundaries_that_differ_are_said_side_by_side(catalog: Catalog, tmp_path: Path) -> None:
+    """As their masks say where they are; of two kinds on one side, or of none that is known, nothing is said."""
+    path = write(tmp_path / "one.hdf5", walls={"x": "OPEN", "y": "SPONGE"})
+    with h5py.File(path, "a") as file:
+        file["boundary_conditions/x_side/mask"] = np.arange(X) == X - 1
+        wall = file.create_group("boundary_conditions/x_wall")
+        wall.attrs.update({"associated_dims": ["x"], "bc_type": "WALL"})
+        wall["mask"] = np.arange(X) == 0
+    assert boundary_in_words(opened(catalog, "the_well", path).metadata.boundary) == "x wall to open, y unknown"
+    with h5py.File(path, "a") as file:
+        file["boundary_conditions/x_wall/mask"][-1] = True
+    assert boundary_in_words(opened(catalog, "the_well", path).metadata.boundary) == "x wall to unknown, y unknown"
 
 
 def test_uneven_coordinates_have_no_spacing(catalog: Catalog, tmp_path: Path) -> None:

@@ -55,6 +55,32 @@ def test_every_fault_is_found_and_named(tmp_path: Path, catalog: Catalog, jobs: 
     assert lines == ["3 of 16 trajectories are bad", "to train without them: [[datasets]] of one: exclude = [1, 2, 5]"]
 
 
+@pytest.mark.parametrize("missing", [np.nan, -999.0])
+def test_missing_values_are_not_bad_and_count_in_no_statistics(
+    tmp_path: Path, catalog: Catalog, missing: float
+) -> None:
+    data = waves(6, 12, 16)
+    plain = checked(write_experiment(tmp_path / "plain", data), catalog)["one", "train"]
+    data[:, 3:5, 4:9], data[2, 7, 7, 6:] = missing, missing
+    data[1, 8, 8, 3] = np.inf
+    path = write_experiment(tmp_path, data)
+    with h5py.File(tmp_path / "one.h5", "r+") as file:
+        file["data"].attrs["missing"] = missing
+    found = checked(path, catalog)["one", "train"]
+    [(bad, number, what)] = remarks(found)
+    assert (bad, number) == (True, 1)
+    assert what == "1 value is not finite; the first is inf in frame 3, channel 'c0', point (8, 8)"
+    assert not plain.findings
+    assert found.course is not None
+    there = np.delete(data[:4, ..., 0], 1, axis=0)  # trajectories, X, Y, T
+    there = np.where(there == missing, np.nan, there)
+    for part, frames in ((found.course.first, there[..., 0]), (found.course.last, there[..., -1])):
+        assert np.allclose(part.mean, np.nanmean(frames), atol=1e-6)
+        assert np.allclose(part.std, np.nanstd(frames), atol=1e-6)
+    assert np.allclose(found.course.whole.mean, np.nanmean(there), atol=1e-6)
+    assert np.allclose(found.course.whole.std, np.nanstd(there), atol=1e-6)
+
+
 def test_what_the_check_proposes_to_exclude_leaves_nothing_bad(tmp_path: Path, catalog: Catalog) -> None:
     path = write_experiment(tmp_path, damaged())
     audits = checked(path, catalog, "datasets.0.exclude=[1, 2, 5]")

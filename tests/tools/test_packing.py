@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from opframe.mixture.source import read_frames
+from opframe.mixture.source import read_frames, read_known
 from opframe.readers.stores import Hdf5Store
 from opframe.run.assembly import open_sources
 from opframe.run.experiment import load_experiment
@@ -31,6 +32,7 @@ from opframe.tools import packing as packing_module
 from opframe.tools.packing import Packing, pack, plan, tables
 from opframe.tools.selection import load_selection, open_part, splits
 from opframe_registry import Catalog, ConfigError, DataError, Dataset
+from opframe_registry.metadata import boundary_in_words
 from support import waves, write_prepared
 
 
@@ -111,6 +113,66 @@ def test_what_the_data_are_is_in_the_file(experiment: Path, catalog: Catalog) ->
     assert metadata == expected
     assert (metadata.time_step, metadata.spacing, metadata.units) == (0.2, (0.25, 0.125), ("1/s",))
     assert metadata.parameters["viscosity"] == pytest.approx([1e-4, 4.6e-4, 6.4e-4])
+
+
+@pytest.mark.parametrize(("missing", "gzip"), [(np.nan, False), (-999.0, True)])
+def test_missing_values_and_what_is_known_travel_with_the_data(
+    experiment: Path, catalog: Catalog, missing: float, gzip: bool
+) -> None:
+    """At the size of before, and resized: what is missing is as it is where the data are resized when they are read."""
+    data = waves(6, 10, 16, channels=2) + 3
+    data[:, 3:5, 4:9], data[1, 9, 9, 4, 1], data[2] = missing, missing, missing
+    path = write_prepared(experiment.parent / "two.h5", data)
+    said = {"vectors": '[["c0", "c1"]]', "conserved": '{"mass": ["c0"]}', "missing": missing}
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs.update({**said, "boundary": ["wall to open", "periodic"]})
+    for grid in ([16, 16], [24, 32]):
+        override = f"data.grid={grid}"
+        made = packings(experiment, catalog, override, resize=True, gzip=gzip)
+        pack_all(made)
+        before = open_sources(load_experiment(experiment, catalog, [override]))
+        after = open_sources(load_experiment(with_packed(experiment, catalog, made), catalog, [override]))
+        old, new = before.train[1], after.train[1]
+        for name in ("vectors", "conserved", "boundary"):
+            assert getattr(old.metadata, name) == getattr(new.metadata, name) != ()
+        assert repr(old.metadata.missing) == repr(new.metadata.missing) == repr(float(missing))
+        for trajectory in range(old.metadata.trajectories):
+            windows, known = zip(*(read_known(one, trajectory, 1, 6, before.fields) for one in (old, new)), strict=True)
+            assert torch.equal(*known)
+            assert torch.equal(*windows)
+        with h5py.File(made[2].path) as file:
+            values = np.moveaxis(file["data"][:], 2, 0).reshape(2, -1).astype("f8")
+            found = {name: file[f"statistics/{name}"][:] for name in packed.STATISTICS}
+        for channel, own in enumerate(values):
+            there = own[~np.isnan(own)] if np.isnan(missing) else own[own != missing]
+            assert 0 < len(there) < len(own)
+            assert found["mean"][channel] == pytest.approx(there.mean(), rel=1e-10)
+            assert found["std"][channel] == pytest.approx(there.std(), rel=1e-9)
+            assert (found["min"][channel], found["max"][channel]) == (there.min(), there.max())
+        shutil.rmtree(experiment.parent / "packed")
+
+
+def test_boundaries_in_older_words_are_read(experiment: Path, catalog: Catalog) -> None:
+    prepared = catalog.get(Dataset, "prepared")(url=str(experiment.parent / "one.h5"))
+    for words, meant in (
+        ("closed", "wall"),
+        ("x wall, y periodic", "x wall, y periodic"),
+        ("x open/wall, y open", "x unknown, y open"),
+        ("walls and inflow", "unknown"),
+        ("whatever", "unknown"),
+        ("fixed value left, mixed right", "unknown"),
+    ):
+        with h5py.File(experiment.parent / "one.h5", "r+") as file:
+            file["data"].attrs["boundary"] = words
+        assert boundary_in_words(prepared.build("test", Path()).metadata.boundary) == meant
+
+
+@pytest.mark.parametrize("said", ['[["c0", "w"]]', "no JSON", "[1]"])
+def test_groups_of_channels_that_are_none_are_named(experiment: Path, catalog: Catalog, said: str) -> None:
+    with h5py.File(experiment.parent / "one.h5", "r+") as file:
+        file["data"].attrs["vectors"] = said
+    with pytest.raises(DataError, match=r"one.h5: says of 'data' that its vectors are .*; expected lists"):
+        catalog.get(Dataset, "prepared")(url=str(experiment.parent / "one.h5")).build("test", Path())
 
 
 def test_statistics_and_checksums_are_those_of_what_is_in_the_file(experiment: Path, catalog: Catalog) -> None:

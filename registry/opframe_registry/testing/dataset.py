@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from opframe_registry.components import Dataset
 from opframe_registry.errors import DataError
-from opframe_registry.metadata import Metadata
+from opframe_registry.metadata import Metadata, facts
 from opframe_registry.testing.promise import Case, NotApplicableError, Promise, expected, require
 from opframe_registry.values import Split, Trajectories
 
@@ -119,13 +120,81 @@ def the_order_of_reads_does_not_matter(case: Case) -> None:
 
 
 def beyond_the_end_is_refused(case: Case) -> None:
-    """Frames or trajectories that are not there raise DataError."""
+    """Frames or trajectories that are not there raise DataError, beyond the end of each trajectory, long or short."""
     data = _opened(case)
     own = data.metadata
-    with expected(DataError, "reading beyond the last frame"):
-        data.read(0, 0, own.length(0) + 1)
+    for trajectory in _some_of_each_length(own):
+        length = own.length(trajectory)
+        with expected(DataError, f"reading beyond the last frame of trajectory {trajectory}"):
+            data.read(trajectory, max(length - 1, 0), length + 1)
     with expected(DataError, "reading beyond the last trajectory"):
         data.read(own.trajectories, 0, 1)
+
+
+def every_trajectory_is_as_long_as_said(case: Case) -> None:
+    """The last frame of a trajectory, long or short, can be read, in each split."""
+    for split in _settings(case).splits():
+        data = _opened(case, split)
+        for trajectory in _some_of_each_length(data.metadata):
+            length = data.metadata.length(trajectory)
+            if length:
+                frames = data.read(trajectory, length - 1, length)
+                require(
+                    len(frames) == 1, f"the last frame of trajectory {trajectory} in '{split}' is {len(frames)} frames"
+                )
+
+
+def _some_of_each_length(metadata: Metadata) -> list[int]:
+    """The first and last trajectory, and one of each length."""
+    lengths = {metadata.length(number): number for number in reversed(range(metadata.trajectories))}
+    return sorted({0, metadata.trajectories - 1, *list(lengths.values())[:50]})
+
+
+def splits_have_the_same_channels(case: Case) -> None:
+    """Training, validation and test data have the same channels, of which the same are predicted, and as many axes."""
+    metadata = {split: _opened(case, split).metadata for split in _settings(case).splits()}
+    for split, own in metadata.items():
+        train = metadata["train"]
+        for what, one, two in (
+            ("channels", train.channels, own.channels),
+            ("predicted", train.predicted, own.predicted),
+            ("axes of the grid", len(train.grid), len(own.grid)),
+        ):
+            require(one == two, f"{what} are {one} in 'train' and {two} in '{split}'")
+
+
+def parameters_are_those_of_all_or_of_each(case: Case) -> None:
+    """A parameter has one value for all trajectories, or one for each; channels have different names."""
+    for split in _settings(case).splits():
+        own = _opened(case, split).metadata
+        for name, values in own.parameters.items():
+            right = len(values) in (1, own.trajectories)
+            require(
+                right, f"parameter '{name}' has {len(values)} values for {own.trajectories} trajectories of '{split}'"
+            )
+        require(len(set(own.channels)) == len(own.channels), f"two channels have one name: {own.channels}")
+
+
+def what_is_opened_again_is_the_same(case: Case) -> None:
+    """Another object of the same settings has the same metadata and frames, without being prepared again."""
+    data, other = _opened(case), _settings(case).build("train", _cache(case))
+    require(facts(data.metadata) == facts(other.metadata), "what is opened again has other metadata")
+    for window in _windows(data.metadata, 6):
+        require(_same(data.read(*window), other.read(*window)), f"{window} is another one where it is opened again")
+
+
+def its_identity_can_be_kept(case: Case) -> None:
+    """The identity is of plain values that JSON holds, and the same in another process."""
+    settings = _settings(case)
+    _cache(case)
+    here = _as_json(settings)
+    there = case.helper.call(_as_json, settings)
+    require(here == there, f"the identity is {here} here, and {there} in another process")
+
+
+def _as_json(settings: Dataset) -> str:
+    found = settings.identity()
+    return json.dumps([found.settings, sorted(found.files)], sort_keys=True)
 
 
 def copies_read_in_threads(case: Case) -> None:
@@ -211,10 +280,15 @@ PROMISES: tuple[Promise, ...] = (
     windows_are_parts_of_trajectories,
     the_order_of_reads_does_not_matter,
     beyond_the_end_is_refused,
+    every_trajectory_is_as_long_as_said,
+    splits_have_the_same_channels,
+    parameters_are_those_of_all_or_of_each,
+    what_is_opened_again_is_the_same,
     copies_read_in_threads,
     another_process_reads_the_same,
     open_files_are_bounded,
     the_cost_of_a_window_is_known,
     splits_are_those_that_can_be_built,
     its_identity_is_stable,
+    its_identity_can_be_kept,
 )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import cast
 
+import attrs
 import torch
 from torch import Tensor
 
 from opframe_registry.components import Metric
+from opframe_registry.errors import ConfigError
 from opframe_registry.metadata import Metadata
-from opframe_registry.testing.promise import Case, Promise, require
+from opframe_registry.testing.promise import Case, NotApplicableError, Promise, require
 from opframe_registry.values import Fields
 
 FIELDS = Fields(channels=("u", "v", "padding"), grid=(12, 10), history=3)
@@ -123,6 +126,60 @@ def it_is_a_pure_function(case: Case) -> None:
     require(all(map(torch.equal, given, kept)), "it changes what it is given")
 
 
+def grids_have_any_number_of_axes(case: Case) -> None:
+    """Frames with one or three axes of space are measured too, unless `build` raises ConfigError for their fields."""
+    refused = []
+    for grid in ((24,), (6, 5, 4)):
+        fields = attrs.evolve(FIELDS, grid=grid)
+        own = attrs.evolve(METADATA, grid=grid, boundary="periodic", spacing=(0.5,) * len(grid))
+        shape = (3, 5, 3, *grid)
+        prediction, truth = (_frames(seed).flatten(3)[..., : prod(grid)].reshape(shape) for seed in (1, 0))
+        mask = torch.ones(1, 1, 3, *grid)
+        mask[:, :, 2] = 0
+        try:
+            measure = cast("Metric", case.component).build(fields)
+        except ConfigError as error:
+            refused.append(str(error))
+            continue
+        for name, value in measure(prediction, truth, mask, own).items():
+            right = tuple(value.shape) in ((3,), (3, 5)) and not value.isnan().any()
+            require(
+                right, f"on a grid of {len(grid)} axes '{name}' is {tuple(value.shape)}, with NaN or of no such shape"
+            )
+    if len(refused) == 2:
+        raise NotApplicableError(f"it refuses them: {refused[0]}")
+
+
+def a_trajectory_may_have_nothing_to_measure(case: Case) -> None:
+    """A trajectory whose mask is zero everywhere is NaN, which no mean counts; those beside it stay as they are."""
+    mask = _mask().expand(3, 5, 3, *FIELDS.grid).clone()
+    prediction, truth = _frames(1), _frames(0)
+    whole = _measured(case, prediction, truth, mask)
+    mask[1] = 0
+    found = _measured(case, prediction, truth, mask)
+    for name, value in found.items():
+        require(bool(value[1].isnan().all()), f"'{name}' of a trajectory in which nothing counts is {value[1]}")
+    require(_same(_beside(whole), _beside(found)), "other trajectories change with one in which nothing counts")
+
+
+def _beside(found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The values of the trajectories beside the second one."""
+    return {name: value[[0, 2]] for name, value in found.items()}
+
+
+def a_prediction_that_is_not_finite_spoils_no_other(case: Case) -> None:
+    """A trajectory whose prediction has become infinite or NaN raises nothing, and leaves the others as they are."""
+    prediction, truth = _frames(1), _frames(0)
+    expected = _measured(case, prediction, truth, _mask())
+    for wrong in (torch.inf, torch.nan):
+        prediction[1, 2:] = wrong
+        found = _measured(case, prediction, truth, _mask())
+        require(
+            _same(_beside(expected), _beside(found)),
+            f"other trajectories change with one that is predicted to be {wrong}",
+        )
+
+
 PROMISES: tuple[Promise, ...] = (
     values_are_of_trajectories_or_frames,
     a_trajectory_does_not_depend_on_the_others,
@@ -130,4 +187,7 @@ PROMISES: tuple[Promise, ...] = (
     what_is_masked_does_not_count,
     frames_that_are_masked_whole_are_left_out,
     it_is_a_pure_function,
+    grids_have_any_number_of_axes,
+    a_trajectory_may_have_nothing_to_measure,
+    a_prediction_that_is_not_finite_spoils_no_other,
 )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from math import prod
 from typing import cast
 
+import attrs
 import torch
 from torch import Tensor
 
 from opframe_registry.components import Normalizer
+from opframe_registry.errors import DataError
 from opframe_registry.metadata import Metadata
-from opframe_registry.testing.promise import Case, Promise, require
+from opframe_registry.testing.promise import Case, NotApplicableError, Promise, require
 from opframe_registry.training import Normalization
 
 METADATA = Metadata(
@@ -144,6 +147,86 @@ def any_values_can_be_applied(case: Case) -> None:
     require(finite, "values beyond those that it was fitted on are not finite")
 
 
+def channels_are_kept_apart(case: Case) -> None:
+    """What a channel becomes does not depend on the values of the other channels."""
+    one, two = Frames(), Frames()
+    two.values[:, :, 0] = 3 * two.values[:, :, 0] + 100
+    first, second = (_fitted(case, frames).apply(frames.values[0].clone())[:, 1:] for frames in (one, two))
+    require(torch.equal(first, second), "a channel becomes something else where another one has other values")
+
+
+def pieces_do_not_matter(case: Case) -> None:
+    """The same frames in fewer or more pieces teach the same: how they are cut depends on the memory there is."""
+    frames = Frames()
+    whole, cut = _fitted(case, frames), cast("Normalizer", case.component).build(METADATA)
+    cut.fit(list(frames.values.clone().flatten(0, 1)[:, None]))
+    given = frames.values[0]
+    one, two = (made.apply(given.clone()) for made in (whole, cut))
+    spread = one.flatten(2).std((0, 2)).clamp(min=1e-3).view(3, 1, 1)
+    require(bool(((one - two).abs() <= 1e-3 * spread).all()), "frames in other pieces are applied otherwise")
+
+
+def what_it_learns_from_stays_as_it_is(case: Case) -> None:
+    """`fit` changes nothing of the frames that it is given."""
+    pieces = list(Frames(missing=True))
+    kept = [piece.clone() for piece in pieces]
+    cast("Normalizer", case.component).build(METADATA).fit(pieces)
+    same = all(torch.equal(one.nan_to_num(-7.0), two.nan_to_num(-7.0)) for one, two in zip(pieces, kept, strict=True))
+    require(same, "fit changes the frames that it is given")
+
+
+def grids_have_any_number_of_axes(case: Case) -> None:
+    """Frames with one, two or three axes of space are applied, and restored to what they were."""
+    for grid in ((12,), (6, 5), (4, 3, 5)):
+        frames = Frames().values.flatten(3)[..., : prod(grid)].reshape(3, 8, 3, *grid)
+        made = cast("Normalizer", case.component).build(attrs.evolve(METADATA, grid=grid, boundary="unknown"))
+        made.fit(frames.clone())
+        restored = made.restore(made.apply(frames[0].clone()))
+        right = restored.shape == frames[0].shape and _near(
+            restored.flatten(2)[..., None], frames[0].flatten(2)[..., None]
+        )
+        require(right, f"frames on a grid of {len(grid)} axes do not come back")
+
+
+def data_without_a_value_are_refused(case: Case) -> None:
+    """Where every value of a channel is missing, `fit` raises DataError, or frames can be applied all the same."""
+    frames = Frames()
+    frames.values[:, :, 1] = torch.nan
+    made = cast("Normalizer", case.component).build(METADATA)
+    try:
+        made.fit(frames)
+    except DataError:
+        return
+    applied = made.apply(Frames().values[0].clone())
+    require(
+        bool(applied.isfinite().all()), "it learns of a channel without a value, and makes of it what is not finite"
+    )
+
+
+def a_state_of_other_channels_is_refused(case: Case) -> None:
+    """What was learnt of another number of channels raises ValueError when it is loaded."""
+    two = attrs.evolve(METADATA, channels=METADATA.channels[:2], predicted=METADATA.predicted[:2])
+    made = cast("Normalizer", case.component).build(two)
+    made.fit(Frames().values[:, :, :2].clone())
+    state = dict(made.state_dict())
+    if not state:
+        raise NotApplicableError("nothing is learnt")
+    try:
+        cast("Normalizer", case.component).build(METADATA).load_state_dict(state)
+    except ValueError:
+        return
+    require(False, "what was learnt of two channels is taken for three, without a ValueError")
+
+
+def it_says_whether_it_changes_anything(case: Case) -> None:
+    """`changes` is false for a normalizer that leaves frames as they are, and learns nothing, and for no other."""
+    frames = Frames()
+    made = _fitted(case, frames)
+    same = torch.equal(made.apply(frames.values[0].clone()), frames.values[0]) and not made.state_dict()
+    said = type(cast("Normalizer", case.component)).changes
+    require(said != same, f"changes = {said}, but frames are {'left as they are' if same else 'changed'}")
+
+
 PROMISES: tuple[Promise, ...] = (
     restore_undoes_apply,
     a_constant_channel_stays_finite,
@@ -153,4 +236,11 @@ PROMISES: tuple[Promise, ...] = (
     type_and_device_are_kept,
     gradients_pass_through_restore,
     any_values_can_be_applied,
+    channels_are_kept_apart,
+    pieces_do_not_matter,
+    what_it_learns_from_stays_as_it_is,
+    grids_have_any_number_of_axes,
+    data_without_a_value_are_refused,
+    a_state_of_other_channels_is_refused,
+    it_says_whether_it_changes_anything,
 )

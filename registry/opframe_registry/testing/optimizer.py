@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 from typing import Any, cast
 
 import attrs
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 from opframe_registry.components import Optimizer
-from opframe_registry.testing.promise import Case, Promise, require
+from opframe_registry.testing.promise import Case, Promise, PromiseError, require
 
 
 def _parameters() -> list[nn.Parameter]:
@@ -76,9 +78,54 @@ def parameters_without_gradient_stay(case: Case) -> None:
     require(bool((idle == 1).all()), "a parameter without a gradient moves")
 
 
+def every_parameter_comes_nearer(case: Case) -> None:
+    """On a quadratic function, parameters of any number of axes come nearer to its lowest point, in any group."""
+    parameters = _parameters()
+    before = [_distance(each) for each in parameters]
+    groups: list[dict[str, Any]] = [{"params": parameters[:1], "lr": 0.03}, {"params": parameters[1:]}]
+    _steps(_optimizer(case, groups), parameters, 300)
+    for each, far in zip(parameters, before, strict=True):
+        now = _distance(each)
+        require(now < 0.5 * far, f"a parameter of shape {tuple(each.shape)} goes from {far:.3g} away to {now:.3g}")
+
+
+def _distance(parameter: nn.Parameter) -> float:
+    return float((parameter.detach() - 0.3).norm())
+
+
+def a_rate_that_changes_is_heeded(case: Case) -> None:
+    """A step takes the `lr` that its group has then, as a schedule sets it: with 0 nothing moves any more."""
+    parameters = _parameters()
+    optimizer = _optimizer(case, [{"params": parameters}])
+    _steps(optimizer, parameters, 3)
+    kept = [each.detach().clone() for each in parameters]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    _steps(optimizer, parameters, 3)
+    require(all(map(torch.equal, parameters, kept)), "parameters move although the lr of their group has become 0")
+
+
+def its_state_can_be_saved(case: Case) -> None:
+    """The state dict holds tensors, numbers, words and collections of them, so that it comes back from a file."""
+    parameters = _parameters()
+    optimizer = _optimizer(case, [{"params": parameters}])
+    _steps(optimizer, parameters, 3)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    try:
+        found = torch.load(file, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PromiseError(f"the state dict holds something else: {str(error).splitlines()[0]}") from error
+    _optimizer(case, [{"params": _parameters()}]).load_state_dict(found)
+
+
 PROMISES: tuple[Promise, ...] = (
     it_finds_the_lowest_point_of_a_bowl,
     learning_rates_are_heeded,
     its_state_is_all_that_it_keeps,
     parameters_without_gradient_stay,
+    every_parameter_comes_nearer,
+    a_rate_that_changes_is_heeded,
+    its_state_can_be_saved,
 )

@@ -10,24 +10,24 @@ import torch
 from torch import nn
 
 from opframe_registry.components import Schedule
-from opframe_registry.testing.promise import Case, Promise, require
+from opframe_registry.testing.promise import Case, Promise, PromiseError, require
 
 _STEPS = 50
 
 
-def _begun(case: Case) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _begun(case: Case, steps: int = _STEPS) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     groups: list[dict[str, Any]] = [
         {"params": [nn.Parameter(torch.ones(2))], "lr": 0.1},
         {"params": [nn.Parameter(torch.ones(2))]},
     ]
     optimizer = torch.optim.SGD(groups, lr=0.02)
-    return optimizer, cast("Schedule", case.component).build(optimizer, _STEPS)
+    return optimizer, cast("Schedule", case.component).build(optimizer, steps)
 
 
-def _rates(case: Case) -> list[list[float]]:
-    optimizer, schedule = _begun(case)
+def _rates(case: Case, steps: int = _STEPS) -> list[list[float]]:
+    optimizer, schedule = _begun(case, steps)
     found = []
-    for _ in range(_STEPS):
+    for _ in range(steps):
         found.append([float(group["lr"]) for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
@@ -41,8 +41,20 @@ def it_lasts_all_steps(case: Case) -> None:
         require(right, f"at step {step} the rates are {rates}")
 
 
+def runs_of_any_length_are_lasted(case: Case) -> None:
+    """A run may have a single step, a few, or a thousand; the rates are finite, not below zero, and not all zero."""
+    for steps in (1, 2, 3, 7, 1000):
+        try:
+            found = [rate for rates in _rates(case, steps) for rate in rates]
+        except Exception as error:
+            raise PromiseError(f"a run of {steps} steps raises {type(error).__name__}: {error}") from error
+        wrong = [rate for rate in found if not (isfinite(rate) and rate >= 0)]
+        require(not wrong, f"in a run of {steps} steps there is the rate {wrong[:1]}")
+        require(any(found), f"in a run of {steps} steps every rate is 0")
+
+
 def the_learning_rate_is_the_peak(case: Case) -> None:
-    """The highest rate of each group is the one that it was given, and groups keep their ratio."""
+    """The highest rate of each group is the one that it was given."""
     rates = _rates(case)
     for group, expected in enumerate((0.1, 0.02)):
         highest = max(each[group] for each in rates)
@@ -67,4 +79,9 @@ def its_state_is_all_that_it_keeps(case: Case) -> None:
         require(rates[0] == rates[1], f"one that was resumed has the rates {rates[1]}, expected {rates[0]}")
 
 
-PROMISES: tuple[Promise, ...] = (it_lasts_all_steps, the_learning_rate_is_the_peak, its_state_is_all_that_it_keeps)
+PROMISES: tuple[Promise, ...] = (
+    it_lasts_all_steps,
+    runs_of_any_length_are_lasted,
+    the_learning_rate_is_the_peak,
+    its_state_is_all_that_it_keeps,
+)

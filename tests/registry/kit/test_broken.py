@@ -292,8 +292,9 @@ class Square(Objective):
 class Moved:
     """Frames minus the mean of each channel, divided by its deviation."""
 
-    def __init__(self, fault: str) -> None:
-        self.fault, self.count = fault, 0
+    def __init__(self, fault: str, metadata: Metadata) -> None:
+        self.fault, self.axes = fault, len(metadata.grid)
+        self.channels = len(metadata.channels)
         self.mean = self.spread = torch.zeros(3)
 
     def fit(self, frames: Any) -> None:
@@ -301,6 +302,8 @@ class Moved:
         if self.fault == "missing_values_do_not_count":
             values = values.nan_to_num(0.0)
         there = values.isfinite()
+        if not there.any(1).all():
+            raise DataError("a channel has no value")
         self.mean = torch.nanmean(values, 1)
         spread = torch.where(there, values - self.mean[:, None], 0.0).square().sum(1) / there.sum(1)
         self.spread = spread.sqrt()
@@ -309,7 +312,7 @@ class Moved:
         self.low, self.high = (getattr(values.nan_to_num(0.0), name)(1) for name in ("amin", "amax"))
 
     def _columns(self, value: Tensor, frames: Tensor) -> Tensor:
-        return value.to(frames.device).view(3, 1, 1)
+        return value.to(frames.device).view(-1, *[1] * self.axes)
 
     def apply(self, frames: Tensor) -> Tensor:
         applied = (frames - self._columns(self.mean, frames)) / self._columns(self.spread, frames)
@@ -331,6 +334,8 @@ class Moved:
         return {"mean": self.mean} if self.fault == "its_state_is_all_that_it_learnt" else state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        if len(state["mean"]) != self.channels:
+            raise ValueError("of other channels")
         self.mean, self.spread = state["mean"], state.get("spread", torch.ones(3))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -347,7 +352,7 @@ class Standard(Normalizer):
     fault: str = ""
 
     def build(self, metadata: Metadata) -> Moved:
-        return Moved(self.fault)
+        return Moved(self.fault, metadata)
 
 
 # ---- metrics
@@ -418,6 +423,8 @@ class Lines:
         if fault == "a_run_goes_on_where_it_was" and run.step:
             self.path.unlink()
             self.path = run.folder / "other.txt"
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        self.path.write_text("".join(line for line in lines if int(line.split()[0]) <= run.step))
         self.file = self.path.open("a")
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:

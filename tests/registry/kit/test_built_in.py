@@ -46,7 +46,7 @@ def with_files(component: type[Component], folder: Path) -> Mapping[str, Any]:
         write_cavity(folder / "cavity")
         keys |= {"url": str(folder / "cavity"), "frames": 3}
     if component.name == "mlflow":
-        keys |= {"uri": str(folder / "mlruns")}
+        keys |= {"uri": str(folder / "mlflow[logger]" / "mlruns")}
     return {component.kind: {component.name: keys}}
 
 
