@@ -23,7 +23,7 @@ def add_components(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _list(_: argparse.Namespace) -> int:
-    from opframe.config.describe import summary
+    from opframe_registry.component import summary
 
     catalog, console = discover(), Console()
     for kind in KINDS:

@@ -14,6 +14,7 @@ from opframe.config.defaults import DEFAULTS
 from opframe.config.settings import Experiment
 from opframe.tables import markdown_table
 from opframe_registry import KINDS, Catalog
+from opframe_registry.component import summary
 from opframe_registry.keys import (
     ChoiceType,
     ComponentType,
@@ -116,11 +117,6 @@ def type_in_words(annotation: Any) -> str:
         case ComponentType():
             return str(type_.annotation.kind)
     return "table"
-
-
-def summary(class_: type) -> str:
-    """The first line of a class's docstring."""
-    return (class_.__doc__ or "").strip().split("\n")[0]
 
 
 def paragraphs(class_: type) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import attrs
 
-from opframe.config.describe import SCALARS, summary
+from opframe.config.describe import SCALARS
 from opframe.config.settings import Experiment
 from opframe.config.structure import to_tables
 from opframe_registry import KINDS, Catalog, Component
+from opframe_registry.component import summary
 from opframe_registry.keys import (
     ChoiceType,
     ComponentType,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -58,24 +57,21 @@ def read_examples(
     """Read trajectories with so many frames to be predicted of each. Raises DataError."""
     history, stop = fields.history, fields.history + max(lengths)
     stops = [history + length for length in lengths]
-    conditions = conditions_of([source] * len(trajectories), trajectories, fields)
-    conditions = changed(conditions, lambda tensor: tensor.to(device))
     if source.metadata.missing is None:  # nothing is asked where every value is there
         read = [read_frames(source, index, 0, own, fields) for index, own in zip(trajectories, stops, strict=True)]
-        frames = torch.stack([_continued(own, stop) for own in read]).to(device)
-        known = None
+        frames, known = torch.stack([_continued(own, stop) for own in read]), None
     else:
         both = [read_known(source, index, 0, own, fields) for index, own in zip(trajectories, stops, strict=True)]
-        frames = torch.stack([_continued(own, stop) for own, _ in both]).to(device)
-        known = torch.stack([_continued(own, stop) for _, own in both]).to(device)
-        valid = known[:, :history].all(1).all(1, keepdim=True)
-        conditions = dataclasses.replace(conditions, valid=valid)
+        frames, known = (torch.stack([_continued(own, stop) for own in each]) for each in zip(*both, strict=True))
+    there = None if known is None else known[:, :history]
+    conditions = conditions_of([source] * len(trajectories), trajectories, fields, there)
+    frames = frames.to(device)
     return Examples(
         history=frames[:, :history],
         future=frames[:, history:],
-        conditions=conditions,
+        conditions=changed(conditions, lambda tensor: tensor.to(device)),
         lengths=tuple(lengths),
-        known=None if known is None else known[:, history:],
+        known=None if known is None else known[:, history:].to(device),
     )
 
 

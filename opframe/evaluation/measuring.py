@@ -10,11 +10,11 @@ from attrs import define, field
 from torch import Tensor
 
 from opframe.config.building import CheckedMetric
-from opframe.config.describe import summary
 from opframe.evaluation.examples import Examples
 from opframe.evaluation.scores import Measure, Value
 from opframe.processes import Processes
 from opframe_registry import ConfigError, Metadata, PluginError
+from opframe_registry.component import summary
 
 Layout = dict[str, tuple[Measure, ...]]
 """The measures of each forecast."""

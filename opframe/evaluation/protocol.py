@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from opframe.config import building
 from opframe.config.building import CheckedMetric
-from opframe.config.describe import summary
 from opframe.evaluation.examples import Examples, read_examples
 from opframe.evaluation.measuring import Gathering, measured
 from opframe.evaluation.remarks import senseless_frames, senseless_remarks, too_short
@@ -24,6 +23,7 @@ from opframe.mixture.source import Source, evaluation_mask
 from opframe.processes import Processes
 from opframe.signals import Interrupted
 from opframe_registry import Backbone, Conditions, DataError, Fields, Prediction, Split
+from opframe_registry.component import summary
 
 
 @frozen(kw_only=True)

@@ -102,28 +102,6 @@ def moments(values: NDArray[Any], kept: int, there: NDArray[np.bool_] | None = N
     )
 
 
-def channel_moments(frames: NDArray[np.float32]) -> list[Moments | None]:
-    """Statistics of each channel of frames (T, C, *grid), without values that are NaN; None: there are no others."""
-    whole = moments(frames, kept=2).over(0)
-    return [
-        _known(frames[:, channel])
-        if np.isnan(whole.mean[channel])
-        else Moments(
-            count=whole.count,
-            mean=whole.mean[channel],
-            squares=whole.squares[channel],
-            low=whole.low[channel],
-            high=whole.high[channel],
-        )
-        for channel in range(frames.shape[1])
-    ]
-
-
-def _known(values: NDArray[np.float32]) -> Moments | None:
-    known = values[~np.isnan(values)]
-    return moments(known, kept=0) if known.size else None
-
-
 def _moments_of_some(values: NDArray[Any], kept: int, there: NDArray[np.bool_]) -> Moments:
     """Set by set, as each may have another number of values."""
     shape = values.shape[:kept]

@@ -21,10 +21,9 @@ from opframe.config.building import build_normalization
 from opframe.config.structure import to_tables
 from opframe.files.atomic import write_atomically
 from opframe.files.location import is_local, local_path
-from opframe.files.refusal import once_more
 from opframe.files.stamps import stamps
 from opframe.mixture.normalization import Array, arrays, tensors
-from opframe.mixture.source import Source, check_finite, is_there
+from opframe.mixture.source import Source, is_there, read_finite
 from opframe_registry import DataError, Dataset, Location, Normalization, Normalizer, Progress, Split, Stamp
 from opframe_registry.metadata import facts
 
@@ -166,18 +165,8 @@ class _Pieces:
 
 def _read(source: Source, trajectory: int, start: int, stop: int) -> NDArray[np.float32]:
     """Frames [start, stop) with NaN where a value is missing. Raises DataError where another one is not finite."""
-    missing = source.metadata.missing
-
-    def checked() -> NDArray[np.float32]:
-        frames = source.read(trajectory, start, stop)
-        if missing is None:
-            check_finite(source, trajectory, start, frames)
-            return frames
-        absent = ~is_there(frames, missing)
-        check_finite(source, trajectory, start, np.where(absent, np.float32(0), frames))
-        return np.where(absent, np.float32(np.nan), frames)
-
-    return once_more(checked)
+    frames, missing = read_finite(source, trajectory, start, stop), source.metadata.missing
+    return frames if missing is None else np.where(is_there(frames, missing), frames, np.float32(np.nan))
 
 
 def _named_files(component: Dataset) -> dict[str, Stamp]:

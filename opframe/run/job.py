@@ -153,11 +153,7 @@ def _say(console: Console, words: str) -> None:
 def evaluate(request: Request, console: Console) -> Report:
     """Evaluate the weights that the experiment begins with, without training. Raises OpframeError."""
     experiment = request.experiment
-    if experiment.init is None:
-        raise ConfigError(
-            "there are no weights to evaluate; name a weights folder or a run folder as init.from, "
-            "as in --set init.from=runs/dpot_pretrain"
-        )
+    assert experiment.init is not None, "who asks for an evaluation names the weights"
     if experiment.init.normalization is not None:
         raise ConfigError(
             "init.normalization = 'changed' is for training, which can make up for it; what is evaluated has to be "

@@ -12,13 +12,13 @@ from attrs import evolve, frozen
 from cattrs import Converter
 
 from opframe.config.building import blamed, open_split
-from opframe.config.describe import summary
 from opframe.config.structure import Problem, ProblemsError, make_converter, structure_table
 from opframe.console import counted
 from opframe.mixture.source import check_not_empty, frames_in_words
 from opframe.readers.arrays import ArrayTrajectories
 from opframe.readers.contents import Shapes, stated_axes
 from opframe_registry import Catalog, DataError, Dataset, Metadata, Plugin, Split, Trajectories
+from opframe_registry.component import summary
 
 _KEPT = 10  # one of so many trajectories is kept for the test, if the files do not say which are
 # What is usual: with less than this, a candidate is the less likely the farther it is from it.

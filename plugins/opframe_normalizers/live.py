@@ -8,9 +8,10 @@ from typing import Protocol, final
 import numpy as np
 import torch
 from attrs import frozen
+from numpy.typing import NDArray
 from torch import Tensor
 
-from opframe.mixture.moments import Moments, channel_moments
+from opframe.mixture.moments import Moments, moments
 from opframe_registry import DataError, Metadata
 
 _ROUNDING, _SMALLEST = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
@@ -120,15 +121,13 @@ class Linear:
 
     def fit(self, frames: Iterable[Tensor]) -> None:
         """Learn from pieces (T, C, *grid), NaN left out. Raises DataError for a channel that there is nothing of."""
-        totals: list[Moments | None] = [None] * self._channels
+        total = moments(np.empty((self._channels, 0)), 1, np.empty((self._channels, 0), np.bool_))
         for piece in frames:
-            pairs = zip(totals, channel_moments(piece.detach().cpu().numpy()), strict=True)
-            totals = [total + new if total and new else total or new for total, new in pairs]
-        known = [total for total in totals if total is not None]
-        if len(known) < self._channels:
-            channel = self._names[totals.index(None)]
-            raise DataError(f"channel '{channel}' has no value in the training data that it could be normalised by")
-        learnt = zip(*map(self._rule.learn, known), strict=True)
+            total += _known(piece.detach().cpu().numpy())
+        for channel, count in zip(self._names, np.atleast_1d(total.count), strict=True):
+            if count == 0:
+                raise DataError(f"channel '{channel}' has no value in the training data that it could be normalised by")
+        learnt = zip(*(self._rule.learn(total.at(channel)) for channel in range(self._channels)), strict=True)
         try:
             self._take([torch.tensor(numbers, dtype=torch.float64) for numbers in learnt])
         except ValueError as error:
@@ -171,3 +170,9 @@ class Linear:
         shape = (self._channels, *[1] * self._axes)
         shift = None if self._shift is None else self._shift.to(frames).view(shape)
         return shift, self._scale.to(frames).view(shape)
+
+
+def _known(frames: NDArray[np.float32]) -> Moments:
+    """Statistics of each channel of frames (T, C, *grid), of the values that are not NaN."""
+    whole = moments(frames, kept=2).over(0)
+    return moments(frames, 2, ~np.isnan(frames)).over(0) if np.isnan(whole.mean).any() else whole

@@ -17,3 +17,8 @@ class Component(ABC):  # noqa: B024 - each kind has its own build
     name: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Settings by the value of the key `size`; single keys override them."""
+
+
+def summary(class_: type) -> str:
+    """The first line of a class's docstring, which is its help."""
+    return (class_.__doc__ or "").strip().split("\n")[0]

@@ -19,7 +19,7 @@ from attrs.validators import deep_iterable, ge, gt, lt, optional
 
 from opframe_registry.backbone import Backbone
 from opframe_registry.component import Component
-from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, changes, in_place, locations, meaning
+from opframe_registry.identity import SELECTS, UNCHANGED, Identity, Stamp, changes, in_place, locations, selects
 from opframe_registry.metadata import Metadata
 from opframe_registry.training import MetricFunction, Normalization, RunInfo, RunLogger
 from opframe_registry.values import Batch, Fields, Order, Population, Progress, Split, Trajectories
@@ -70,6 +70,7 @@ class Dataset(Component):
             "help": "validation trajectories used, 0 for none; held out of those for training where the data have no "
             "validation split (default: what data.validation says)",
             **SELECTS,
+            "later": True,
         },
     )
     rollout: int | None = field(
@@ -95,18 +96,12 @@ class Dataset(Component):
         if splits is None:  # asking may mean looking for files
             splits = self.splits() if any("{split}" in url for url in named) else ("train",)
         values = attrs.asdict(self)
-        said = {name: meaning(type(self), name) for name in values}
         urls = {place: None for url in named for split in splits for place in in_place(url, split)}
         return Identity(
             type=self.name,
             revision=self.revision,
             numbers={name: value for name, value in values.items() if changes(type(self), name, value)},
-            selection={
-                name: value
-                for name, value in values.items()
-                # a key that came later is not there while it says nothing, so that what was made before is found
-                if said[name].get("selects", False) and (name != "validation" or value is not None)
-            },
+            selection={name: value for name, value in values.items() if selects(type(self), name, value)},
             files={file: stamp for url in urls for file, stamp in (stamps(url) if stamps else {}).items()},
         )
 

@@ -85,13 +85,16 @@ def discover() -> Catalog:
     """Load every installed plugin. Never raises for a plugin's own faults."""
     found: list[Plugin] = []
     installed = entry_points()
+    names: dict[int, str] = {}  # by object: a distribution reads its metadata anew whenever it is asked for its name
     for group in sorted(group for group in installed.groups if group.startswith("opframe.v")):
-        found += [_load(point, group) for point in installed.select(group=group)]
+        for point in installed.select(group=group):
+            if id(point.dist) not in names:
+                names[id(point.dist)] = point.dist.name if point.dist else "unknown"
+            found.append(_load(point, group, names[id(point.dist)]))
     return Catalog(tuple(sorted(found, key=lambda plugin: (plugin.distribution, plugin.name))))
 
 
-def _load(point: EntryPoint, group: str) -> Plugin:
-    distribution = point.dist.name if point.dist else "unknown"
+def _load(point: EntryPoint, group: str, distribution: str) -> Plugin:
     if group != API:
         wrong = f"is made for {group}, this opframe speaks {API}; install a matching version of {distribution}"
         return Plugin(name=point.name, distribution=distribution, error=wrong)
@@ -155,7 +158,7 @@ def _preset_fault(item: type[Component]) -> str | None:
     """What keeps a component's presets from being laid under a person's keys, or None."""
     if not isinstance(item.presets, Mapping):
         return f"{item.__name__}.presets is {item.presets!r}; expected a mapping from sizes to their keys"
-    known = {key.name for key in keys_of(item)}
+    known = {key.name for key in keys_of(item)} if item.presets else set()
     for size, settings in item.presets.items():
         if not isinstance(size, str) or not isinstance(settings, Mapping):
             return f"{item.__name__}.presets[{size!r}] is {settings!r}; expected a mapping from keys to values"

@@ -24,7 +24,7 @@ SELECTS: Mapping[str, Any] = {"changes_numbers": False, "selects": True}
 
 LATER: Mapping[str, Any] = {"changes_numbers": True, "later": True}
 """Metadata of a field that changes the numbers and came later: with its default it is left out of the identity, so
-that what was made before the field was there is found."""
+that what was made before the field was there is found. `"later": True` does so beside `SELECTS`, too."""
 
 
 @frozen(kw_only=True)
@@ -63,9 +63,18 @@ def in_place(url: str, split: str) -> tuple[str, ...]:
 
 def changes(component: type, name: str, value: Any) -> bool:
     """Whether a field with this value is part of what the numbers of a trajectory depend on."""
-    said = meaning(component, name)
-    added = bool(said.get("later", False)) and value == attrs.fields_dict(component)[name].default
-    return bool(said.get("changes_numbers", True)) and not added
+    return bool(meaning(component, name).get("changes_numbers", True)) and not _says_nothing(component, name, value)
+
+
+def selects(component: type, name: str, value: Any) -> bool:
+    """Whether a field with this value is part of what says which trajectories and frames are used."""
+    return bool(meaning(component, name).get("selects", False)) and not _says_nothing(component, name, value)
+
+
+def _says_nothing(component: type, name: str, value: Any) -> bool:
+    """Whether a field that came later has its default, as if it were not there yet."""
+    later = bool(meaning(component, name).get("later", False))
+    return later and value == attrs.fields_dict(component)[name].default
 
 
 def locations(instance: Any) -> Iterator[str]:

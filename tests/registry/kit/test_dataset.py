@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -117,3 +118,10 @@ def test_a_good_one_breaks_no_promise(tmp_path: Path) -> None:
 )
 def test_a_broken_one_is_caught_by_the_name_of_the_promise(broken: type[Good], promise: str, tmp_path: Path) -> None:
     assert promise in broken_promises(broken(), tmp_path)
+
+
+def test_a_window_that_takes_more_than_a_minute_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(step=1000.0)
+    monkeypatch.setattr("opframe_registry.testing.dataset.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("opframe_registry.testing.dataset._windows", lambda metadata, count=12: [(0, 0, 1)])
+    assert "the_cost_of_a_window_is_known" in broken_promises(Good(), tmp_path)
