@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 
 import pytest
@@ -55,17 +54,6 @@ def test_every_window_lies_within_its_dataset(
     for window in windows:
         assert 0 <= window.trajectory < datasets[window.dataset].trajectories
         assert 0 <= window.start < datasets[window.dataset].starts[window.trajectory]
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-@given(addresses)
-@settings(max_examples=20, deadline=None)
-def test_the_order_depends_on_its_address_alone(sampler: Sampler, address: tuple[int, int, int]) -> None:
-    order = sampler.build(UNEVEN)
-    first = order(*address)
-    order(address[0], address[1] + 1, 7)
-    assert order(*address) == first
-    assert pickle.loads(pickle.dumps(order))(*address) == first
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
