@@ -25,16 +25,15 @@ def add_components(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 def _list(_: argparse.Namespace) -> int:
     from opframe_registry.component import summary
 
-    catalog, console = discover(), Console()
+    catalog, lines = discover(), []
     for kind in KINDS:
-        console.print(f"[bold]{kind.kind}[/bold]")
+        lines.append(f"[bold]{kind.kind}[/bold]")
         for plugin, item in catalog.offers(kind):
-            console.print(
-                f"  {item.name:22} {escape(summary(item))} [dim]({plugin.distribution})[/dim]", soft_wrap=True
-            )
+            lines.append(f"  {item.name:22} {escape(summary(item))} [dim]({plugin.distribution})[/dim]")
     for plugin in catalog.plugins:
         if plugin.error:
-            console.print(f"[red]plugin {plugin.name} of {plugin.distribution}: {escape(plugin.error)}[/red]")
+            lines.append(f"[red]plugin {plugin.name} of {plugin.distribution}: {escape(plugin.error)}[/red]")
+    Console(highlight=False).print("\n".join(lines), soft_wrap=True)  # at once, which takes half the time
     return 0
 
 
