@@ -126,15 +126,14 @@ def changed(conditions: Conditions, change: Callable[[Tensor], Tensor]) -> Condi
 
 
 def in_parts(conditions: Conditions, parts: int) -> list[Conditions]:
-    """Equal parts along the samples; what is one for all samples stays whole."""
+    """So many parts along the samples; what is one for all samples stays whole."""
     samples = len(conditions.dataset)
     pieces = {
-        item.name: value.chunk(parts) if len(value) == samples else (value,) * parts
+        item.name: value.tensor_split(parts) if len(value) == samples else (value,) * parts
         for item in dataclasses.fields(conditions)
         for value in (getattr(conditions, item.name),)
     }
-    count = len(pieces["dataset"])
-    return [Conditions(**{name: piece[index] for name, piece in pieces.items()}) for index in range(count)]
+    return [Conditions(**{name: piece[index] for name, piece in pieces.items()}) for index in range(parts)]
 
 
 def parameter_names(sources: Sequence[Source]) -> tuple[str, ...]:

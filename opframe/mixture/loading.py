@@ -55,9 +55,9 @@ class Plan:
         return map(self.samples, self.steps)
 
     def samples(self, step: int) -> list[Sample]:
-        """This process's samples of a global batch."""
-        share = self.batch_size // self.ranks
-        mine = range(self.rank * share, (self.rank + 1) * share)
+        """This process's samples of a global batch: as many as any other has, or one more or less."""
+        first, last = (self.batch_size * rank // self.ranks for rank in (self.rank, self.rank + 1))
+        mine = range(first, last)
         windows = self.order(self.seed, step, self.batch_size)
         return [Sample(window=windows[index], seed=sample_seed(self.seed, step, index)) for index in mine]
 
@@ -182,10 +182,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """Equal parts of a batch along its samples."""
+    """So many parts of a batch along its samples, equal ones where their number allows it."""
     names = ("inputs", "targets", "seeds", "mask", "conditions")
-    pieces: list[Sequence[object]] = [getattr(batch, name).chunk(parts) for name in names[:3]]
+    pieces: list[Sequence[object]] = [getattr(batch, name).tensor_split(parts) for name in names[:3]]
     whole = len(batch.mask) != len(batch.inputs)
-    pieces.append((batch.mask,) * len(pieces[0]) if whole else batch.mask.chunk(parts))
+    pieces.append((batch.mask,) * parts if whole else batch.mask.tensor_split(parts))
     pieces.append(in_parts(batch.conditions, parts))
     return [attrs.evolve(batch, **dict(zip(names, piece, strict=True))) for piece in zip(*pieces, strict=True)]

@@ -261,17 +261,17 @@ def training_windows(experiment: Experiment, sources: Sources) -> Windows:
 
 
 def check_shares(experiment: Experiment, processes: int) -> None:
-    """Raises ConfigError when a batch cannot be shared equally."""
+    """Raises ConfigError when a batch has fewer samples than there are to be parts of it."""
     size, parts = experiment.data.batch_size, processes * experiment.trainer.accumulate
-    if size % parts:
+    if size < parts:
         raise ConfigError(
             f"data.batch_size = {size} cannot be shared by {counted(processes, 'process')} x "
-            f"{experiment.trainer.accumulate} accumulated parts; {size // parts * parts + parts} could"
+            f"{experiment.trainer.accumulate} accumulated parts, as each needs a sample; {parts} or more could"
         )
 
 
 def training_plan(experiment: Experiment, order: Order, rank: int, ranks: int, steps: range) -> Plan:
-    """What one process loads in the given steps. Raises ConfigError when the batch cannot be shared equally."""
+    """What one process loads in the given steps. Raises ConfigError when the batch cannot be shared."""
     check_shares(experiment, ranks)
     return Plan(
         order=order,

@@ -253,6 +253,7 @@ def _train(
             schedule=schedule,
             checkpoints=checkpoints,
             evaluator=limited,
+            batch_size=experiment.data.batch_size,
             seed=experiment.run.seed,
             step=step,
             stop_at=stop_at,

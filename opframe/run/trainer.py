@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -51,6 +51,8 @@ class Outcome:
 class Trainer:
     """Trains one backbone from `step` to the last one; everything it needs is given, already built.
 
+    `batch_size` is that of the global batch, of which every process has a share (None: they are all equal).
+
     It is what callbacks see as `Training`. `stopped` says why training was ended for good before it resumes, and
     `pending` that the evaluation which is due at the step it resumes from is still to be made.
     """
@@ -62,6 +64,7 @@ class Trainer:
     schedule: torch.optim.lr_scheduler.LRScheduler
     checkpoints: Checkpoints
     evaluator: Evaluator
+    batch_size: int | None = None
     seed: int = 0
     step: int = 0
     stop_at: int = field(default=Factory(lambda self: self.settings.steps, takes_self=True))
@@ -80,6 +83,7 @@ class Trainer:
     _norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)
     _clock: tuple[float, int] = field(factory=lambda: (time.monotonic(), 0), init=False)
     _saved: int = field(default=-1, init=False)
+    _weight: float = field(default=1.0, init=False)
 
     @_end.default
     def _ending(self) -> Ending:
@@ -178,14 +182,24 @@ class Trainer:
         self._end.agree(answer, last=self.step >= self.steps)
 
     def train_step(self, batch: Batch) -> None:
-        """One optimizer step on this process's share of a global batch."""
+        """One optimizer step on this process's share of a global batch.
+
+        Processes average their gradients, so that every sample counts as much as any other only if a share that is
+        larger than the mean one weighs more.
+        """
+        own = len(batch.inputs)
+        self._weight = own * self.processes.count / self._whole(own)
         parts = split_batch(batch, self.settings.accumulate)
+        found = []
         for index, part in enumerate(parts):
+            size = len(part.inputs)
             with self._synchronised(index == len(parts) - 1):
                 with self._autocast():
                     losses = self.task(part)
-                torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(parts))
-        self.losses = {name: value.detach() for name, value in losses.items()}
+                total = torch.stack(list(losses.values())).sum()
+                torch.autograd.backward(total / (self._whole(own) / (size * self.processes.count)))
+            found.append({name: value.detach() for name, value in losses.items()})
+        self.losses = _means(found, [len(part.inputs) / own for part in parts])
         for call in self.callbacks.after_backward:
             call(self)
         self._norm = clip_grad_norm_(self.backbone.parameters(), self.settings.clip)
@@ -194,6 +208,10 @@ class Trainer:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+
+    def _whole(self, own: int) -> int:
+        """Samples of the global batch of which this process has its `own`."""
+        return own * self.processes.count if self.batch_size is None else self.batch_size
 
     def evaluate(self) -> float:
         """Evaluate on validation trajectories; returns what is selected by. Raises Interrupted after a signal.
@@ -239,13 +257,14 @@ class Trainer:
     def _log(self, samples: int) -> None:
         """Every few steps: numbers to loggers and bar."""
         started, count = self._clock
-        self._clock = (started, count + samples * self.processes.count)  # of this stretch between entries
+        self._clock = (started, count + self._whole(samples))  # of this stretch between entries
         if not self._due(self.settings.log_every):
             return
         self._check_finite()
         rate = self._clock[1] / (time.monotonic() - started)
         self._clock = (time.monotonic(), 0)
-        means = self.processes.sum(torch.stack(list(self.losses.values()))) / self.processes.count
+        own = torch.stack(list(self.losses.values())) * self._weight
+        means = self.processes.sum(own) / self.processes.count
         losses = dict(zip(self.losses, means.tolist(), strict=True))
         if self.loggers:
             others = {"gradient_norm": float(self._norm), "learning_rate": self._rate, "samples_per_second": rate}
@@ -271,3 +290,12 @@ class Trainer:
         if isinstance(self.task, DistributedDataParallel) and not last:
             return self.task.no_sync()
         return nullcontext()
+
+
+def _means(found: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The losses of all parts of a batch, each as much as its weight."""
+    if len(found) == 1:
+        return dict(found[0])
+    return {
+        name: torch.stack([w * each[name] for w, each in zip(weights, found, strict=True)]).sum(0) for name in found[0]
+    }

@@ -224,7 +224,7 @@ RUNS = [
     run("unknown-protocol", "datasets.0.url=nowhere://x.h5", "nowhere://x.h5: Protocol not known: nowhere"),
     run("missing-file", "datasets.0.url=none.h5", "none.h5: no such file"),
     run("rate-far-too-large", "optimizer.learning_rate=1e30", "training diverged by step", "optimizer.learning_rate"),
-    run("batch-not-shared", "trainer.accumulate=3", "data.batch_size = 4 cannot be shared by 1 process x 3"),
+    run("batch-not-shared", "trainer.accumulate=5", "data.batch_size = 4 cannot be shared by 1 process x 5"),
 ]
 COMMANDS = [
     Case(name="no-command", words=("rnu",), expected=("did you mean 'run'?",)),

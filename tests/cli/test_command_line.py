@@ -112,7 +112,7 @@ def damage(folder: Path, how: str) -> None:
         ("wrong shape", [], "'data' has shape (16, 12, 1); expected (N, *grid, T, C)"),
         ("", ["backbone.patch=3"], "patch = 3 does not divide the grid 16×16"),
         ("", ["backbone.type=dpott"], "unknown backbone 'dpott'; did you mean 'dpot'?"),
-        ("", ["data.batch_size=5", "trainer.accumulate=2"], "data.batch_size = 5 cannot be shared"),
+        ("", ["data.batch_size=5", "trainer.accumulate=6"], "data.batch_size = 5 cannot be shared"),
         ("", ["datasets.0.url=nowhere://x.h5"], "nowhere://x.h5: Protocol not known: nowhere"),
         ("", ["data.grid=[16]"], "data.grid: [16] has 1 axis, but one is given on the grid [16, 16]"),
         ("", ["optimizer.learning_rate=1e30", "trainer.steps=20"], "training diverged"),
@@ -153,14 +153,14 @@ def test_the_configuration_page_is_the_one_that_the_classes_generate(opframe: Co
 
 
 def test_a_run_that_failed_before_training_does_not_block_its_folder(experiment: Path, opframe: Command) -> None:
-    assert opframe("run", experiment, "--set", "data.batch_size=5", "--set", "trainer.accumulate=2").returncode == 2
+    assert opframe("run", experiment, "--set", "data.batch_size=5", "--set", "trainer.accumulate=6").returncode == 2
     assert opframe("run", experiment).returncode == 0
 
 
 def test_a_mistake_is_said_once_for_all_processes(experiment: Path, opframe: Command) -> None:
-    done = opframe("run", experiment, "--nproc", 2, "--set", "data.batch_size=3")
+    done = opframe("run", experiment, "--nproc", 2, "--set", "data.batch_size=1")
     assert done.returncode == 2
-    assert done.stderr.count("error: data.batch_size = 3 cannot be shared by 2 processes") == 1
+    assert done.stderr.count("error: data.batch_size = 1 cannot be shared by 2 processes") == 1
 
 
 def words_of(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
