@@ -26,6 +26,7 @@ from opframe.run import assembly, job
 from opframe.run import experiment as experiments
 from opframe.run.experiment import placed, to_toml
 from opframe.run.folder import RunFolder
+from opframe.run.lock import locked
 from opframe.run.launching import launch_training
 from opframe.signals import exit_code
 from opframe.weights.checkpoints import latest_record
@@ -254,9 +255,9 @@ def _train_in_several(
     folder = Path(experiment.run.folder)
     words = ["run", str(folder / "config.toml"), *(["--resume"] if resume else [])]
     words += ["--stop-at", str(stop_at)] if stop_at is not None else []
-    RunFolder(path=folder).claim(experiment, resume, how)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.toml", to_toml(experiment))
+    with locked(folder):
+        RunFolder(path=folder).claim(experiment, resume, how)
+        write_atomically(folder / "config.toml", to_toml(experiment))
     code = launch_training(experiment, words, processes, resume, how, console)
     signals = {exit_code(number): int(number) for number in (SIGINT, SIGTERM)}
     if code != 0 and code not in signals:

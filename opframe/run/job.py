@@ -36,6 +36,7 @@ from opframe.run.distributed import joined
 from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
 from opframe.run.folder import RunFolder
+from opframe.run.lock import held_by_leader
 from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.trainer import Outcome, Trainer
@@ -58,7 +59,7 @@ def run(request: Request, console: Console) -> Outcome:
     """Prepare, train, evaluate and report. Raises OpframeError for what the person can mend."""
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer.device) as processes, explained():
+    with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
         folder.claim(experiment, request.resume, request.how_to_continue)
         processes.wait()
         if processes.leads:
@@ -160,7 +161,7 @@ def evaluate(request: Request, console: Console) -> Report:
             "normalised as the weights were trained: leave the key out"
         )
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer.device) as processes, explained():
+    with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
         folder.claim(experiment, request.resume, request.how_to_continue)
         prepare(experiment, console)
         sources = assembly.open_sources(experiment)

@@ -13,6 +13,7 @@ from opframe.run import assembly
 from opframe.run.distributed import launch
 from opframe.run.folder import RunFolder
 from opframe.run.job import prepare
+from opframe.run.lock import locked
 from opframe.run.memory_check import check_batches
 
 
@@ -24,7 +25,9 @@ def launch_training(
     `experiment` is what they will read, and `how` the command that continues it. Raises OpframeError for what can be
     known before.
     """
-    RunFolder(path=Path(experiment.run.folder)).claim(experiment, resume, how)
+    folder = RunFolder(path=Path(experiment.run.folder))
+    with locked(folder.path):  # from their start on the leading process holds it
+        folder.claim(experiment, resume, how)
     assembly.check_shares(experiment, processes)
     check_batches(experiment, processes)
     prepare(experiment, console)

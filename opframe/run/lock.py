@@ -1,0 +1,107 @@
+"""One run in a folder at a time, by a lock that the system drops when its process ends, however that comes about."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from opframe.processes import Processes
+from opframe_registry import RunError
+
+if sys.platform != "win32":
+    import fcntl
+
+_LOCKS = Path("/proc/locks")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if need be, and is gone again if nothing has come into it.
+
+    The folder itself is locked, so that there is no file that a crash could leave behind. Where the system or the
+    filesystem cannot lock folders (Windows, some network filesystems), nothing is held. Raises RunError where another
+    process holds it, or it cannot be had.
+    """
+    made = not folder.exists()
+    descriptor = _opened(folder)
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        os.close(descriptor)
+
+
+@contextmanager
+def held_by_leader(folder: Path, processes: Processes) -> Iterator[None]:
+    """Hold a folder for all processes that train together. Raises RunError, in the leading one, as `locked` does."""
+    refusal = ""
+    with ExitStack() as stack:
+        if processes.leads:
+            try:
+                stack.enter_context(locked(folder))
+            except RunError as error:
+                refusal = str(error)
+        refusal = processes.from_leader(refusal)
+        if refusal and not processes.leads:
+            sys.exit(2)  # the leading process says why
+        if refusal:
+            raise RunError(refusal)
+        yield
+
+
+def _opened(folder: Path) -> int:
+    """The descriptor of a folder that is locked. Raises RunError."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise RunError(
+                f"run.folder: {folder} cannot be used ({error.strerror or error}); choose another"
+            ) from error
+        try:
+            _lock(folder, descriptor)
+            if _is(folder, descriptor):  # and has not been removed by who held it before
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(folder: Path, descriptor: int) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"{folder} is in use by another run of opframe{_holder(descriptor)}; wait until it ends, or choose another "
+            "run.folder"
+        ) from None
+    except OSError:
+        return  # this filesystem has no such locks
+
+
+def _is(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _holder(descriptor: int) -> str:
+    """The process that holds a folder, in words, where the system says it."""
+    status = os.fstat(descriptor)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError):
+        for line in _LOCKS.read_text(encoding="utf-8").splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE 8123 00:2f:1234 0 EOF
+            if "FLOCK" in words and place in words and "->" not in words:
+                return f" (process {words[words.index(place) - 1]})"
+    return ""
