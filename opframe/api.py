@@ -26,8 +26,8 @@ from opframe.run import assembly, job
 from opframe.run import experiment as experiments
 from opframe.run.experiment import placed, to_toml
 from opframe.run.folder import RunFolder
-from opframe.run.lock import locked
 from opframe.run.launching import launch_training
+from opframe.run.lock import locked
 from opframe.signals import exit_code
 from opframe.weights.checkpoints import latest_record
 from opframe.weights.model import Pretrained
