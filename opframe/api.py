@@ -26,6 +26,7 @@ from opframe.run import assembly, job
 from opframe.run import experiment as experiments
 from opframe.run.experiment import placed, to_toml
 from opframe.run.folder import RunFolder
+from opframe.run.job import Resume
 from opframe.run.launching import launch_training
 from opframe.run.lock import locked
 from opframe.signals import exit_code
@@ -209,7 +210,7 @@ def open_data(experiment: Experiment, split: Split = "train", *, quiet: bool = F
 def train(
     experiment: Experiment,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     stop_at: int | None = None,
     processes: int = 1,
     quiet: bool = False,
@@ -218,8 +219,9 @@ def train(
 ) -> Run:
     """Train, evaluate and report, into `experiment.run.folder`; in this process, or in several of this machine.
 
-    `resume` goes on from the latest checkpoint there, `stop_at` ends after a step, saved. Ctrl-C saves. Several
-    processes read the experiment and find plugins by themselves, and write on this one's stdout unless it is `quiet`.
+    `resume` goes on from the latest checkpoint there; "auto" begins where there is none, and leaves damaged ones out.
+    `stop_at` ends after a step, saved. Ctrl-C saves. Several processes read the experiment and find plugins by
+    themselves, and write on this one's stdout unless it is `quiet`.
     Raises OpframeError for what a person can mend.
     """
     for name, number in (("processes", processes), ("stop_at", stop_at)):
@@ -249,14 +251,18 @@ def train(
 
 
 def _train_in_several(
-    experiment: Experiment, resume: bool, stop_at: int | None, processes: int, how: str, console: Console
+    experiment: Experiment, resume: Resume, stop_at: int | None, processes: int, how: str, console: Console
 ) -> Run:
     """They read the experiment from the run folder, where it is written for them. Raises RunError where one fails."""
     folder = Path(experiment.run.folder)
-    words = ["run", str(folder / "config.toml"), *(["--resume"] if resume else [])]
+    words = [
+        "run",
+        str(folder / "config.toml"),
+        *(["--resume", *(["auto"] if resume == "auto" else [])] if resume else []),
+    ]
     words += ["--stop-at", str(stop_at)] if stop_at is not None else []
     with locked(folder):
-        RunFolder(path=folder).claim(experiment, resume, how)
+        RunFolder(path=folder).claim(experiment, bool(resume), how)
         write_atomically(folder / "config.toml", to_toml(experiment))
     code = launch_training(experiment, words, processes, resume, how, console)
     signals = {exit_code(number): int(number) for number in (SIGINT, SIGTERM)}

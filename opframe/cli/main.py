@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     `words` are what a person wrote after `opframe`: those of this process where none are given. With the environment
     variable OPFRAME_TRACEBACK a mistake comes with its traceback, for those who write plugins.
     """
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(_joined(sys.argv[1:] if words is None else words))
     try:
         if arguments.command is None:  # a group of commands, of which none was named
             arguments.group.print_help()
@@ -57,6 +57,23 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         sys.exit(1)
 
 
+def _joined(words: Sequence[str]) -> list[str]:
+    """`--resume auto` as one word, since `--resume` may stand before the config without it."""
+    joined: list[str] = []
+    for word in words:
+        if word == "auto" and joined[-1:] == ["--resume"]:
+            joined[-1] = "--resume-auto"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{word}' is not a whole number from 0 on")
+    return int(word)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that suggests the nearest of the words that it knows."""
 
@@ -74,8 +91,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     run = commands.add_parser("run", help="train, evaluate and report what a config describes")
     run.add_argument("config", type=Path)
-    run.add_argument("--resume", action="store_true", help="continue the run in the run folder")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in the run folder; with 'auto' after it: begin it where there is none, and take the "
+        "newest checkpoint that is sound",
+    )
+    run.add_argument("--resume-auto", dest="resume", action="store_const", const="auto", help=argparse.SUPPRESS)
     run.add_argument("--nproc", type=positive, default=1, metavar="N", help="train with N processes on this machine")
+    run.add_argument(
+        "--restarts", type=_count, default=0, metavar="K", help="with --nproc: begin again up to K times where one dies"
+    )
     run.add_argument("--stop-at", type=positive, metavar="STEP", help="stop after this step, saved, to be resumed")
     evaluate = commands.add_parser("evaluate", help="evaluate trained weights (init.from) on a config's data")
     evaluate.add_argument("config", type=Path)
@@ -121,11 +147,15 @@ def _run(arguments: argparse.Namespace) -> int:
     experiment = _load(arguments, catalog)
     how = _how_to_continue(arguments)
     if arguments.nproc > 1 and "WORLD_SIZE" not in os.environ:
-        from opframe.run.launching import launch_training
+        from opframe.run.launching import launch_training, resume_words
 
-        words = ["run", str(arguments.config), *_overrides(arguments), *(["--resume"] if arguments.resume else [])]
+        words = ["run", str(arguments.config), *_overrides(arguments), *resume_words(arguments.resume)]
         words += ["--stop-at", str(arguments.stop_at)] if arguments.stop_at is not None else []
-        return launch_training(experiment, words, arguments.nproc, arguments.resume, how, Console())
+        return launch_training(
+            experiment, words, arguments.nproc, arguments.resume, how, Console(), restarts=arguments.restarts
+        )
+    if arguments.restarts:
+        raise ConfigError("--restarts is for several processes, as --nproc starts them; give --nproc too")
     from opframe.api import train
 
     done = train(experiment, resume=arguments.resume, stop_at=arguments.stop_at, how_to_continue=how, catalog=catalog)

@@ -7,30 +7,38 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict
+from attrs import asdict, evolve
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.files.atomic import write_atomically
 from opframe.processes import Processes
 from opframe.run.callback_state import fresh_tensors, put_together, taken_apart
-from opframe.weights.checkpoints import CheckpointRecord, complete_checkpoints, read_best, read_record
+from opframe.weights.checkpoints import (
+    CheckpointRecord,
+    check_sound,
+    complete_checkpoints,
+    read_best,
+    read_record,
+    stored,
+)
+from opframe.weights.location import WeightsError
+from opframe.weights.stored import first_cause, load_stored
 from opframe_registry import RunError
 
 
 class Checkpoints:
-    """The folder of checkpoints of a run: `step-00000500/` and so on, and `best.json`."""
+    """The folder of checkpoints of a run: `step-00000500/` and so on, and `best.json`. `run` says which run it is."""
 
-    def __init__(self, folder: Path, keep: int, processes: Processes) -> None:
-        self._folder, self._keep, self._processes = folder, keep, processes
+    def __init__(self, folder: Path, keep: int, processes: Processes, run: str | None = None) -> None:
+        self._folder, self._keep, self._processes, self._run = folder, keep, processes, run
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -59,9 +67,15 @@ class Checkpoints:
         self._processes.wait()
 
     def _finish(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
-        (partial / "mark.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
+        said = asdict(evolve(record, run=self._run, files=stored(partial)))
+        with (partial / "mark.json").open("w", encoding="utf-8") as mark:
+            mark.write(json.dumps(said))
+            mark.flush()
+            os.fsync(mark.fileno())
+        _on_disk(partial)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
+        _on_disk(self._folder)
         if record.error is not None and _is_better(record, read_best(self._folder)):
             write_atomically(self._folder / "best.json", json.dumps(asdict(record)))
         self._delete_old()
@@ -73,11 +87,19 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def _failure(self, final: Path, error: BaseException) -> str:
-        causes = list(getattr(error, "failures", {}).values())
-        cause = causes[0][0] if causes else error
         latest = self.latest()
         safe = f"the last complete checkpoint, {latest}, is untouched" if latest else "there is no earlier checkpoint"
-        return f"{final}: cannot be written ({str(cause).splitlines()[0]}); {safe}"
+        return f"{final}: cannot be written ({first_cause(error)}); {safe}"
+
+
+def _on_disk(folder: Path) -> None:
+    """Have the system write down which files are in a folder, where it can be asked to."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _is_better(record: CheckpointRecord, best: CheckpointRecord | None) -> bool:
@@ -151,11 +173,31 @@ def restore_state(
 def _load(path: Path, state: dict[str, Any], processes: Processes) -> None:
     """Read a checkpoint into a state. Raises RunError naming the checkpoint."""
     try:
-        with _quiet():
-            load(state, checkpoint_id=path, no_dist=processes.count == 1)
-    except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
-        first = str(error).splitlines()[0]
-        raise RunError(f"{path}: cannot be loaded ({first}); remove it to continue from the one before") from error
+        load_stored(path, state, alone=processes.count == 1)
+    except WeightsError as error:
+        raise RunError(str(error)) from error
+
+
+def check_checkpoint(path: Path, run: str | None, processes: Processes) -> None:
+    """Raises RunError where a checkpoint is damaged, or of another run; one process reads its files for all."""
+    refusal = ""
+    if processes.leads:
+        try:
+            check_sound(path)
+            _check_run(path, run)
+        except RunError as error:
+            refusal = str(error)
+    refusal = processes.from_leader(refusal)
+    if refusal:
+        raise RunError(refusal)
+
+
+def _check_run(path: Path, run: str | None) -> None:
+    said = read_record(path).run
+    if said is not None and run is not None and said != run:
+        raise RunError(
+            f"{path} is not of this run: it says {said}, the run folder {run}; remove it, or put back its own"
+        )
 
 
 @contextmanager

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from attrs import frozen
@@ -98,7 +100,17 @@ class RunFolder:
         )
         write_atomically(self.path / "model.toml", header_toml(header))
         write_atomically(self.path / "config.toml", to_toml(experiment))
-        write_atomically(self.path / "environment.json", json.dumps(environment(catalog, device, processes), indent=1))
+        facts = {"run": self.name() or uuid4().hex, **environment(catalog, device, processes)}
+        write_atomically(self.path / "environment.json", json.dumps(facts, indent=1))
+
+    def name(self) -> str | None:
+        """What this run and its checkpoints are known by, whatever the folder is called; None: it has none yet."""
+        with suppress(OSError, ValueError):
+            said = json.loads((self.path / "environment.json").read_bytes())
+            if isinstance(said, dict) and said.get("run"):
+                return str(said["run"])
+        latest = latest_record(self.checkpoints)
+        return latest.run if latest else None
 
     def _stored(self) -> dict[str, Any]:
         path = self.path / "config.toml"

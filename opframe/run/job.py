@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import torch
 from attrs import evolve, frozen
@@ -31,7 +32,7 @@ from opframe.mixture.validation import in_words
 from opframe.processes import Processes
 from opframe.run import assembly, overlaps
 from opframe.run.callbacks import build_callbacks, check_evaluations
-from opframe.run.checkpoint import Checkpoints, read_callbacks, restore_state
+from opframe.run.checkpoint import Checkpoints, check_checkpoint, read_callbacks, restore_state
 from opframe.run.distributed import joined
 from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
@@ -40,8 +41,11 @@ from opframe.run.lock import held_by_leader
 from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.trainer import Outcome, Trainer
-from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_record
+from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_record, set_aside_damaged
 from opframe_registry import Catalog, ConfigError
+
+Resume = bool | Literal["auto"]
+"""Whether a run that is there goes on; `auto`: begin it where there is none, else go on from what is sound."""
 
 
 @frozen(kw_only=True)
@@ -50,7 +54,7 @@ class Request:
 
     experiment: Experiment
     catalog: Catalog
-    resume: bool
+    resume: Resume
     stop_at: int | None
     how_to_continue: str
 
@@ -60,7 +64,11 @@ def run(request: Request, console: Console) -> Outcome:
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
     with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
-        folder.claim(experiment, request.resume, request.how_to_continue)
+        if request.resume == "auto" and processes.leads:
+            for line in set_aside_damaged(folder.checkpoints):
+                _say(console, line)
+        processes.wait()
+        folder.claim(experiment, bool(request.resume), request.how_to_continue)
         processes.wait()
         if processes.leads:
             check_batches(experiment, processes.count)
@@ -162,7 +170,7 @@ def evaluate(request: Request, console: Console) -> Report:
         )
     folder = RunFolder(path=Path(experiment.run.folder))
     with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
-        folder.claim(experiment, request.resume, request.how_to_continue)
+        folder.claim(experiment, bool(request.resume), request.how_to_continue)
         prepare(experiment, console)
         sources = assembly.open_sources(experiment)
         check_memory(experiment, sources, processes, training=False)
@@ -229,10 +237,12 @@ def _train(
     check_evaluations(experiment.callbacks, known)
     optimizer = assembly.build_optimizer(experiment, backbone)
     schedule = assembly.build_schedule(experiment, optimizer)
-    checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes)
+    name = folder.name()
+    checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes, name)
     torch.manual_seed(experiment.run.seed + processes.rank)
     record, latest = CheckpointRecord(step=0, processes=processes.count), checkpoints.latest()
     if latest is not None:
+        check_checkpoint(latest, name, processes)
         record = read_record(latest)
         _say_what_continues(latest, processes, console)
         restore_state(latest, backbone, optimizer, schedule, processes)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
-from opframe.weights.checkpoints import latest_step, read_best, steps_of
+from opframe.weights.checkpoints import check_sound, latest_step, read_best, steps_of
 from opframe.weights.location import WeightsError
+from opframe.weights.stored import load_stored, read_metadata
 
 _MODEL = "model."
 
@@ -63,17 +60,12 @@ def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint, by their names in the state dict. Raises WeightsError."""
-    try:
-        stored = FileSystemReader(path).read_metadata().state_dict_metadata
-        weights = {
-            name.removeprefix(_MODEL): torch.empty(kept.size, dtype=kept.properties.dtype)
-            for name, kept in stored.items()
-            if name.startswith(_MODEL) and isinstance(kept, TensorStorageMetadata)
-        }
-        with warnings.catch_warnings():  # of torch, that one process loads as one process
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load({"model": weights}, checkpoint_id=path, no_dist=True)
-    except (OSError, RuntimeError, ValueError, KeyError, CheckpointException) as error:
-        raise WeightsError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    """The weights of a checkpoint, by their names in the state dict. Raises WeightsError, also where it is damaged."""
+    check_sound(path)
+    weights = {
+        name.removeprefix(_MODEL): torch.empty(kept.size, dtype=kept.properties.dtype)
+        for name, kept in read_metadata(path).state_dict_metadata.items()
+        if name.startswith(_MODEL) and isinstance(kept, TensorStorageMetadata)
+    }
+    load_stored(path, {"model": weights}, alone=True)
     return weights

@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(experiment
         part.write_bytes(part.read_bytes()[:100])
     damaged = opframe("run", experiment, "--resume")
     assert damaged.returncode == 2
-    assert "step-00000004: cannot be loaded" in damaged.stderr
+    assert "step-00000004 is damaged" in damaged.stderr
     assert "Traceback" not in damaged.stderr
     shutil.rmtree(folder)
     assert opframe("run", experiment, "--resume").returncode == 0

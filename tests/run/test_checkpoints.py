@@ -1,0 +1,180 @@
+"""Checkpoints: no damaged byte is trained on, nothing of a stranger's runs, and what is sound is found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint
+
+from opframe import load_experiment, train
+from opframe.weights.checkpoints import damage, read_best, set_aside_damaged
+from opframe.weights.location import WeightsError
+from opframe.weights.runs import read_checkpoint
+from opframe.weights.stored import load_stored
+from opframe_registry import RunError
+from support import EXPERIMENT, waves, write_prepared
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+NEWEST, BEFORE = "step-00000008", "step-00000004"
+
+
+def flip(path: Path, place: float, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def zeros(path: Path) -> None:
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes(2048) + content[middle + 2048 :])
+
+
+def mark(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        said = json.loads((folder / "mark.json").read_text())
+        change(said)
+        (folder / "mark.json").write_text(json.dumps(said))
+
+    return write
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a low bit of a tensor": (lambda folder: flip(folder / "__0_0.distcp", 0.3), "has other bytes than were written"),
+    "a high bit of a moment": (lambda folder: flip(folder / "__0_0.distcp", 0.8, 6), "other bytes than were written"),
+    "two kilobytes of zeros": (lambda folder: zeros(folder / "__0_0.distcp"), "other bytes than were written"),
+    "half a file": (lambda folder: os.truncate(folder / "__0_0.distcp", 1000), "has 1000 bytes instead of"),
+    "no file": (lambda folder: (folder / "__0_0.distcp").unlink(), "__0_0.distcp cannot be read (No such file"),
+    "flipped metadata": (lambda folder: flip(folder / ".metadata", 0.5), ".metadata has other bytes"),
+    "empty metadata": (lambda folder: os.truncate(folder / ".metadata", 0), ".metadata has 0 bytes instead of"),
+    "an empty mark": (lambda folder: os.truncate(folder / "mark.json", 0), "mark.json is empty"),
+    "half a mark": (lambda folder: os.truncate(folder / "mark.json", 30), "mark.json cannot be read"),
+    "a list for a mark": (lambda folder: (folder / "mark.json").write_text("[]"), "mark.json is no table"),
+    "a mark of a newer version": (mark(lambda said: said.update(shards=3)), "of a newer opframe: it has 'shards'"),
+    "a mark without a step": (mark(lambda said: said.pop("step")), "mark.json is not whole"),
+    "a checkpoint of another run": (mark(lambda said: said.update(run="other")), "is not of this run: it says other"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an experiment and its run, which has two checkpoints."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_prepared(folder / "one.h5", waves(6, 12, 16))
+    write_prepared(folder / "two.h5", waves(6, 10, 16, channels=2))
+    (folder / "experiment.toml").write_text(EXPERIMENT)
+    train(load_experiment(folder / "experiment.toml"), quiet=True)
+    (folder / "run").rename(folder / "pristine")
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path) -> Path:
+    """That folder, with a run in which anything may be damaged."""
+    shutil.rmtree(finished / "run", ignore_errors=True)
+    shutil.copytree(finished / "pristine", finished / "run")
+    return finished
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_in_words_and_with_auto_the_one_before_is_used(copy: Path, name: str) -> None:
+    spoil, expected = DAMAGE[name]
+    spoil(copy / "run/checkpoints" / NEWEST)
+    experiment = load_experiment(copy / "experiment.toml")
+    with pytest.raises(RunError) as refused:
+        train(experiment, resume=True, quiet=True)
+    assert NEWEST in str(refused.value)
+    assert expected in str(refused.value)
+    if "another run" in name:  # which is no damage
+        return
+    assert f"remove it to go on from {BEFORE}, or say --resume auto" in str(refused.value)
+    assert train(experiment, resume="auto", quiet=True).step == 8
+    assert (copy / "run/checkpoints" / f"{NEWEST}.damaged").is_dir()
+    assert damage(copy / "run/checkpoints" / NEWEST) is None
+
+
+def test_a_run_that_went_on_from_the_one_before_has_the_same_weights(copy: Path) -> None:
+    flip(copy / "run/checkpoints" / NEWEST / "__0_0.distcp", 0.3)
+    train(load_experiment(copy / "experiment.toml"), resume="auto", quiet=True)
+    ours, theirs = (read_checkpoint(copy / name / "checkpoints" / NEWEST) for name in ("run", "pristine"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_auto_begins_where_there_is_no_run_and_ends_well_where_it_is_finished(
+    experiment: Path, opframe: Command
+) -> None:
+    for said in ("8 steps of 4 samples", "continuing from"):
+        done = opframe("run", experiment, "--resume", "auto")
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+
+
+class Payload:
+    """What a stranger would have run where it is unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.victim),)
+
+
+def test_metadata_of_a_stranger_run_nothing(copy: Path) -> None:
+    folder, victim = copy / "run/checkpoints" / NEWEST, copy / "victim"
+    (folder / ".metadata").write_bytes(pickle.dumps(Payload(victim)))
+    mark(lambda said: said.pop("files"))(folder)  # of a stranger, or of before
+    with pytest.raises(RunError, match=r"cannot be read \(its metadata ask for posix\.mkdir, which no checkpoint has"):
+        train(load_experiment(copy / "experiment.toml"), resume=True, quiet=True)
+    with pytest.raises(WeightsError, match=r"its metadata ask for posix\.mkdir"):
+        read_checkpoint(folder)
+    assert not victim.exists()
+
+
+def test_values_of_a_stranger_run_nothing(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    torch.distributed.checkpoint.save({"progress": {"step": Payload(victim)}}, checkpoint_id=tmp_path / "it")
+    shutil.rmtree(victim, ignore_errors=True)
+    with pytest.raises(WeightsError, match="it: cannot be read"):
+        load_stored(tmp_path / "it", {"progress": {"step": 0}}, alone=True)
+    assert not victim.exists()
+    with contextlib.suppress(Exception):  # as torch reads it by itself, so that this tests something
+        torch.distributed.checkpoint.load({"progress": {"step": 0}}, checkpoint_id=tmp_path / "it")
+    assert victim.exists()
+
+
+def test_a_network_of_another_shape_is_named_tensor_by_tensor(tmp_path: Path) -> None:
+    torch.distributed.checkpoint.save(
+        {"model": {"a": torch.ones(2), "b": torch.ones(3)}}, checkpoint_id=tmp_path / "it"
+    )
+    with pytest.raises(WeightsError, match=r"model\.a is \(2,\) there, \(4,\) here; model\.c is not there"):
+        load_stored(tmp_path / "it", {"model": {"a": torch.ones(4), "c": torch.ones(3)}}, alone=True)
+
+
+def test_a_damaged_note_of_the_best_is_made_up_for_by_the_checkpoints(copy: Path) -> None:
+    folder = copy / "run/checkpoints"
+    for name, error in ((BEFORE, 0.5), (NEWEST, 0.7)):
+        mark(lambda said, error=error: said.update(error=error))(folder / name)
+    (folder / "best.json").write_text('{"step": 4, "err')
+    best = read_best(folder)
+    assert best is not None
+    assert (best.step, best.error) == (4, 0.5)
+
+
+def test_checkpoints_are_set_aside_under_names_of_their_own(copy: Path) -> None:
+    folder = copy / "run/checkpoints"
+    for _ in range(2):
+        shutil.copytree(folder / BEFORE, folder / NEWEST, dirs_exist_ok=True)
+        os.truncate(folder / NEWEST / "mark.json", 0)
+        assert len(set_aside_damaged(folder)) == 1
+    assert {path.name for path in folder.glob("*.damaged*")} == {f"{NEWEST}.damaged", f"{NEWEST}.damaged-2"}
