@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from signal import SIGINT, SIGTERM
 from threading import current_thread, main_thread
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from opframe.run.folder import RunFolder
 from opframe.run.job import Resume
 from opframe.run.launching import launch_training
 from opframe.run.lock import locked
-from opframe.signals import exit_code
+from opframe.signals import SIGNALS, exit_code
 from opframe.weights.checkpoints import latest_record
 from opframe.weights.model import Pretrained
 from opframe.weights.pretrained import read_pretrained
@@ -210,7 +209,7 @@ def open_data(experiment: Experiment, split: Split = "train", *, quiet: bool = F
 def train(
     experiment: Experiment,
     *,
-    resume: Resume = False,
+    resume: bool | Literal["auto"] = False,
     stop_at: int | None = None,
     processes: int = 1,
     quiet: bool = False,
@@ -265,7 +264,7 @@ def _train_in_several(
         RunFolder(path=folder).claim(experiment, bool(resume), how)
         write_atomically(folder / "config.toml", to_toml(experiment))
     code = launch_training(experiment, words, processes, resume, how, console)
-    signals = {exit_code(number): int(number) for number in (SIGINT, SIGTERM)}
+    signals = {exit_code(number): int(number) for number in SIGNALS}
     if code != 0 and code not in signals:
         raise RunError(f"{folder}: the processes that trained ended with exit code {code}; see what they have said")
     latest = latest_record(folder / "checkpoints")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: obeyed at once, or after what must not be cut short.
+"""Signals that ask a process to end: obeyed at once, or after what must not be cut short.
 
 Python's handlers run between two of its instructions, and a library may take minutes for one, or swallow what a handler
 raises. So a thread hears of every signal from the system itself, and ends a process that does not end on its own.
@@ -19,7 +19,12 @@ from types import FrameType
 
 from attrs import define
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGQUIT", "SIGXCPU")
+    if hasattr(signal, name)  # Windows has the first two
+)
+"""Those that ask for the end: Ctrl-C, kill, what schedulers send before the time is over, a terminal that is closed."""
 _MOMENT = 1.0
 """Seconds for a process to end by itself. Signals that come within it are one: a launcher may send it once more."""
 
@@ -84,7 +89,7 @@ def deferred(ask: Callable[[int], None]) -> Iterator[None]:
 @contextmanager
 def left_alone() -> Iterator[None]:
     """Signals are for a library with handlers of its own; those of before are put back in the end."""
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     woken = signal.set_wakeup_fd(-1)
     try:
         yield
@@ -117,6 +122,11 @@ def _follow(sentinel: int) -> None:
     os._exit(1)
 
 
+def _is_ignored(number: int) -> bool:
+    """Whether who started this process does not want it to hear of a terminal that is closed, as nohup does."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
+
+
 @define
 class _Asked:
     """The first signal that came, and whether anybody has been told."""
@@ -143,7 +153,7 @@ class _Watch:
 
     def begin(self, handler: Callable[[int, FrameType | None], None]) -> None:
         """Take the signals over, for the thread and for a handler that Python calls when it can."""
-        self._handlers = {number: signal.signal(number, handler) for number in _SIGNALS}
+        self._handlers = {number: signal.signal(number, handler) for number in SIGNALS if not _is_ignored(number)}
         self._woken = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
 
     def end(self) -> None:
@@ -176,6 +186,6 @@ class _Watch:
     def _next(self) -> int | None:
         """The next signal; None when the watch is over."""
         while data := self._heard.recv(1):
-            if data[0] in _SIGNALS:
+            if data[0] in SIGNALS:
                 return data[0]
         return None

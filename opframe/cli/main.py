@@ -28,7 +28,8 @@ MISTAKE = 2
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    """Run the command line and exit: 0 done, 2 a mistake, 130 interrupted by Ctrl-C, 143 by SIGTERM, 128 + its number
+    by another signal that asks for the end.
 
     A callback that interrupts training, as where the time is over, has the exit code of SIGTERM.
 

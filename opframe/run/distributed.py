@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,10 +22,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from opframe.processes import Processes
 from opframe.run.memory import keep_freed_memory
-from opframe.signals import exit_code, left_alone
+from opframe.signals import SIGNALS, exit_code, left_alone
 from opframe_registry import RunError
 
 _TO_SAVE = 300  # seconds that processes have to end their step and save after a signal, before they are killed
+LOST = 1
+"""Exit code of a process that has lost another one."""
 _DEATH_SIGNAL = 1  # prctl(2)
 
 
@@ -61,7 +63,7 @@ def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=logs.name, redirects=Std.OUT if quiet else Std.NONE),
-        **_time_to_save(),
+        **_where_known({"shutdown_timeout": _TO_SAVE, "signals_to_handle": ",".join(each.name for each in SIGNALS)}),
     )
     try:
         with logs, left_alone():
@@ -76,10 +78,10 @@ def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
     return 0
 
 
-def _time_to_save() -> dict[str, Any]:
-    """Where torch lets one say so; before 2.8 it is always 30 seconds."""
+def _where_known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What torch lets one say; before 2.8 processes always have 30 seconds, and some signals end the launcher."""
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
-    return {"shutdown_timeout": _TO_SAVE} if "shutdown_timeout" in known else {}
+    return {name: value for name, value in settings.items() if name in known}
 
 
 @contextmanager
@@ -100,8 +102,19 @@ def joined(wanted: str) -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(rank=dist.get_rank(), count=dist.get_world_size(), device=device)
+    except RuntimeError as error:
+        if not _is_of_another(error):
+            raise
+        words = f"process {dist.get_rank()} has lost another one that it trained with; see what that has said"
+        print(f"error: {words}, or how it ended", file=sys.stderr)
+        sys.exit(LOST)
     finally:
         dist.destroy_process_group()
+
+
+def _is_of_another(error: RuntimeError) -> bool:
+    """Whether processes could not exchange anything, which is the fault of one that is gone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def _end_with_launcher() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from signal import SIGINT, SIGTERM
 
 from rich.console import Console
 
@@ -16,10 +15,10 @@ from opframe.run.folder import RunFolder
 from opframe.run.job import Resume, prepare
 from opframe.run.lock import locked
 from opframe.run.memory_check import check_batches
-from opframe.signals import exit_code
+from opframe.signals import SIGNALS, exit_code
 from opframe.weights.checkpoints import set_aside_damaged
 
-_MEANT = {0, 2, exit_code(SIGINT), exit_code(SIGTERM)}
+_MEANT = {0, 2, *map(exit_code, SIGNALS)}
 """Exit codes after which nothing begins again: done, a mistake, and a run that was asked to end."""
 
 

@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from opframe.weights.checkpoints import check_sound, latest_step, read_best, steps_of
+from opframe.weights.checkpoints import damage, latest_step, read_best, steps_of
 from opframe.weights.location import WeightsError
 from opframe.weights.stored import load_stored, read_metadata
 
@@ -61,7 +61,9 @@ def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint, by their names in the state dict. Raises WeightsError, also where it is damaged."""
-    check_sound(path)
+    wrong = damage(path)
+    if wrong is not None:
+        raise WeightsError(f"{path}: cannot be read, as it is damaged: {wrong}; take another one")
     weights = {
         name.removeprefix(_MODEL): torch.empty(kept.size, dtype=kept.properties.dtype)
         for name, kept in read_metadata(path).state_dict_metadata.items()

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from attrs import frozen
 
+from opframe.signals import SIGNALS, deferred
+from opframe.weights.runs import read_checkpoint
 from servers import FileServer
 
 SLOW = Path(__file__).parents[1] / "slow_phase"
@@ -82,7 +85,7 @@ def steps_saved(experiment: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", PHASES)
 def test_a_signal_ends_a_run_in_every_phase(experiment: Path, name: str) -> None:
-    phase, number = PHASES[name], (signal.SIGINT, signal.SIGTERM)[list(PHASES).index(name) % 2]
+    phase, number = PHASES[name], SIGNALS[list(PHASES).index(name) % len(SIGNALS)]
     process = start(experiment, phase)
     wait_until_reached(experiment, process)
     process.send_signal(number)
@@ -98,6 +101,16 @@ def test_a_signal_ends_a_run_in_every_phase(experiment: Path, name: str) -> None
         assert f"stopped {where}; continue with: opframe run" in output.replace("\n", "")
         assert steps_saved(experiment) == ([f"step-{phase.step:08d}"] if phase.step else [])
     assert list(experiment.parent.rglob("*.partial*")) == []
+
+
+def test_a_terminal_that_is_closed_is_not_heard_of_by_what_is_to_outlive_it() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with deferred(lambda number: None):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for(experiment: Path, server: FileServer) -> None:
@@ -180,7 +193,7 @@ PARALLEL = {
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
 @pytest.mark.parametrize("name", PARALLEL)
 def test_a_signal_ends_all_processes_of_a_run(experiment: Path, name: str) -> None:
-    phase, number = PARALLEL[name], (signal.SIGINT, signal.SIGTERM)[list(PARALLEL).index(name) % 2]
+    phase, number = PARALLEL[name], (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)[list(PARALLEL).index(name)]
     process = start(experiment, phase, "run", "--nproc", "2")
     wait_until_reached(experiment, process, ranks=2)
     ranks = children(process)
@@ -203,3 +216,25 @@ def test_processes_save_and_end_when_their_launcher_is_killed(experiment: Path) 
     process.communicate()
     wait_until_gone(ranks)
     assert steps_saved(experiment)[-1] == "step-00000005"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
+def test_a_run_begins_again_where_one_of_its_processes_dies_and_has_the_same_weights(experiment: Path) -> None:
+    options = ("trainer.checkpoint_every=2",)
+    phase = Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=5, options=options)
+    process = start(experiment, phase, "run", "--nproc", "2", "--restarts", "1")
+    wait_until_reached(experiment, process, ranks=2)
+    os.kill(children(process)[1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "all begin again from the last checkpoint (1 of 1)" in output
+    assert "Traceback" not in errors
+    run = experiment.parent / "run"
+    again = read_checkpoint(run / "checkpoints" / "step-00000008")
+    run.rename(experiment.parent / "other")
+    undisturbed = start(
+        experiment, Phase(slow="opframe.run.job:write_report", after=9, options=options), "run", "--nproc", "2"
+    )
+    undisturbed.communicate(timeout=120)
+    expected = read_checkpoint(run / "checkpoints" / "step-00000008")
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
