@@ -14,6 +14,7 @@ from rich.console import Console
 
 from opframe import __version__
 from opframe.cli.bench import add_bench
+from opframe.cli.checkpoints import add_checkpoints
 from opframe.cli.components import add_components
 from opframe.cli.data import add_data, positive
 from opframe.cli.weights import add_weights
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate, nproc=1)
     check.set_defaults(command=_check)
     add_components(commands)
+    add_checkpoints(commands)
     add_bench(commands)
     add_data(commands)
     add_weights(commands)

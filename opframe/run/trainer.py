@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from attrs import Factory, define, field, frozen
@@ -28,7 +28,7 @@ from opframe.run.parameters import training_mode
 from opframe.run.task import wrap
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
-from opframe_registry import Batch, LossFunction, RunError
+from opframe_registry import Batch, DataError, LossFunction, RunError
 
 
 @frozen(kw_only=True)
@@ -158,7 +158,7 @@ class Trainer:
             self.save(error)
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        with self._end.interruptible():
+        with self._saved_first(), self._end.interruptible():
             return next(batches, None)
 
     def _carry_out(self, batch: Batch) -> None:
@@ -173,10 +173,22 @@ class Trainer:
         for call in self.callbacks.after_step:
             call(self)
         self._log(len(batch.inputs))
-        error = self.evaluate() if self._due(self.settings.evaluate_every) else None
+        with self._saved_first():
+            error = self.evaluate() if self._due(self.settings.evaluate_every) else None
         self._agree(ahead or self._end.ask())
         if error is not None or self._due(self.settings.checkpoint_every):
             self.save(error)  # last: what a run resumes from has its numbers with the loggers, kill or no kill
+
+    @contextmanager
+    def _saved_first(self) -> Iterator[None]:
+        """What is trained is saved before an error in the data ends it. Several processes would have to agree first."""
+        try:
+            yield
+        except DataError as error:
+            if self.processes.count > 1 or self._saved == self.step:
+                raise
+            self.save(None)
+            raise DataError(f"{error}\nthe run is saved at step {self.step}, from where --resume goes on") from error
 
     def _agree(self, answer: Answer) -> None:
         self._end.agree(answer, last=self.step >= self.steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -12,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opframe.console import counted
 from opframe.files.atomic import write_atomically
+
+_log = logging.getLogger(__name__)
 
 
 class Lines:
@@ -21,8 +25,12 @@ class Lines:
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            write_atomically(path, "".join(f"{line}\n" for line in lines if _is_kept(line, step)))
+            records = [(line, _record(line)) for line in path.read_bytes().splitlines()]
+            damaged = sum(record is None for _, record in records[:-1])  # the last one is that of a run that was killed
+            if damaged:
+                _log.warning("%s: %s could not be read, and dropped", path, counted(damaged, "line"))
+            kept = [line.decode() for line, record in records if record is not None and _is_kept(record, step)]
+            write_atomically(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -40,9 +48,14 @@ class Lines:
         self._file.close()
 
 
-def _is_kept(line: str, step: int) -> bool:
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None where it is torn or damaged."""
     try:
-        record: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:  # the last line of a run that was killed
-        return False
-    return float(record["step"]) <= step and record["kind"] != "test"
+        record = json.loads(line)
+        return {**record, "step": float(record["step"]), "kind": str(record["kind"])}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_kept(record: Mapping[str, Any], step: int) -> bool:
+    return bool(record["step"] <= step) and record["kind"] != "test"

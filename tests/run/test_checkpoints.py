@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint
@@ -178,3 +180,45 @@ def test_checkpoints_are_set_aside_under_names_of_their_own(copy: Path) -> None:
         os.truncate(folder / NEWEST / "mark.json", 0)
         assert len(set_aside_damaged(folder)) == 1
     assert {path.name for path in folder.glob("*.damaged*")} == {f"{NEWEST}.damaged", f"{NEWEST}.damaged-2"}
+
+
+def test_the_checkpoints_of_a_run_are_listed_with_what_is_wrong(copy: Path, opframe: Command) -> None:
+    folder = copy / "run/checkpoints"
+    mark(lambda said: said.update(error=0.25))(folder / BEFORE)
+    (folder / "best.json").write_text((folder / BEFORE / "mark.json").read_text())
+    (folder / "step-00000012.partial").mkdir()
+    listed = opframe("checkpoints", copy / "run", "--json")
+    assert listed.returncode == 0, listed.stderr
+    first, second, third = json.loads(listed.stdout)
+    assert (first["step"], first["error"], first["roles"], first["wrong"]) == (4, 0.25, ["best"], None)
+    assert (second["step"], second["roles"], second["processes"]) == (8, ["latest"], 1)
+    assert (third["step"], third["wrong"]) == (12, "never completed")
+    assert first["bytes"] == sum(file.stat().st_size for file in (folder / BEFORE).iterdir())
+    flip(folder / NEWEST / "__0_0.distcp", 0.5)
+    table = opframe("checkpoints", copy / "run", env={"COLUMNS": "60"})
+    assert "has other bytes than were" in " ".join(table.stdout.split())
+    assert max(map(len, table.stdout.splitlines())) <= 60
+    none = opframe("checkpoints", copy / "nowhere")
+    assert (none.returncode, "there is no checkpoint in" in none.stderr) == (2, True)
+
+
+def test_a_torn_or_damaged_journal_does_not_stop_a_resume(copy: Path) -> None:
+    flip(copy / "run/checkpoints" / NEWEST / "mark.json", 0.0)
+    journal = copy / "run/metrics.jsonl"
+    sound = journal.read_bytes().splitlines(keepends=True)
+    damaged = [sound[0], b'{"kind": "train"}\n', b"\xff\xfe\n", b"[]\n", *sound[1:2], sound[2][:20]]
+    journal.write_bytes(b"".join(damaged))
+    train(load_experiment(copy / "experiment.toml"), resume="auto", quiet=True)
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "train"] == [2, 4, 6, 8]
+
+
+def test_what_is_trained_is_saved_before_an_error_in_the_data_ends_it(experiment: Path, opframe: Command) -> None:
+    with h5py.File(experiment.parent / "one.h5", "a") as file:
+        file["data"][2, :, :, -1] = np.nan  # which few windows meet
+    failed = opframe("run", experiment, "--set", "trainer.steps=60")
+    assert failed.returncode == 2
+    assert "one: trajectory 2 holds nan in frame 11" in failed.stderr
+    newest = max((experiment.parent / "run/checkpoints").glob("step-*"))
+    assert f"the run is saved at step {int(newest.name[5:])}, from where --resume goes on" in failed.stderr
+    assert damage(newest) is None

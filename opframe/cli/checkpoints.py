@@ -1,0 +1,41 @@
+"""`opframe checkpoints`: what a run has saved. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from opframe_registry import RunError
+
+
+def add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `checkpoints` to the command line."""
+    checkpoints = commands.add_parser("checkpoints", help="what a run has saved, and whether every byte is sound")
+    checkpoints.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    checkpoints.add_argument("--json", action="store_true", help="as JSON, one list")
+    checkpoints.set_defaults(command=_checkpoints)
+
+
+def _checkpoints(arguments: argparse.Namespace) -> int:
+    from opframe.console import bytes_in_words
+    from opframe.weights.checkpoints import summaries
+
+    folder = arguments.run / "checkpoints"
+    found = summaries(folder)
+    if not found:
+        raise RunError(f"{arguments.run}: there is no checkpoint in {folder}")
+    if arguments.json:
+        print(json.dumps([each.facts() for each in found], indent=1))
+        return 0
+    table = Table("step", "error", "size", "processes", "what it is", box=None, pad_edge=False)
+    for each in found:
+        error = "" if each.error is None else f"{each.error:.4g}"
+        words = each.wrong or ", ".join(each.roles) or "complete"
+        processes = "" if each.processes is None else str(each.processes)
+        table.add_row(str(each.step), error, bytes_in_words(each.bytes), processes, words)
+    Console().print(table, highlight=False)
+    return 0
