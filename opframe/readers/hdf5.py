@@ -20,6 +20,7 @@ from opframe.files.location import (
 )
 from opframe.files.retries import redacted
 from opframe.readers.remote_hdf5 import RemoteArray, RemoteHdf5
+from opframe.readers.unchanged import Unchanged
 from opframe_registry import DataError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Hdf5Store:
         self._url = url
         self._file: h5py.File | None = None
         self._bytes: NDArray[np.uint8] | None = None
+        self._opened: Unchanged | None = None
         self._maps: dict[str, Array] = {}  # to find an array takes longer than to read a small window of it
 
     def shapes(self, limit: int) -> dict[str, tuple[int, ...]]:
@@ -51,6 +53,7 @@ class Hdf5Store:
             return self._maps[path]
         with explained(self._url, NOT_HDF5):
             if self._file is None:
+                self._opened = Unchanged(self._url)
                 self._file = h5py.File(local_path(self._url), "r")
             found = find_dataset(self._url, self._file, path)
             offset = found.id.get_offset()
@@ -72,6 +75,8 @@ class Hdf5Store:
         return array
 
     def read(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+        if self._opened is not None:
+            self._opened.check()
         return [self.array(path)[index] for path, index in wanted]
 
     def ask(self, question: Callable[[str, Any], _Answer], name: str) -> _Answer:
@@ -79,7 +84,7 @@ class Hdf5Store:
             return question(self._url, file)
 
     def close(self) -> None:
-        self._maps, self._bytes = {}, None
+        self._maps, self._bytes, self._opened = {}, None, None
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -14,6 +14,7 @@ from opframe.files.file import RemoteFile
 from opframe.files.location import NoArrayError, Versions, explained, find_files, is_local, local_path
 from opframe.files.retries import redacted
 from opframe.readers.remote_npy import RemoteNpy, read_header
+from opframe.readers.unchanged import Unchanged
 from opframe_registry import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class NpyStore:
     def __init__(self, url: str, versions: Versions) -> None:
         self._url, self._versions = url, versions
         self._arrays: dict[str, Array] = {}
+        self._opened: dict[str, Unchanged] = {}
 
     def shapes(self, limit: int) -> dict[str, tuple[int, ...]]:
         return {path: tuple(self.array(path).shape) for path in self._paths()[:limit]}
@@ -42,20 +44,26 @@ class NpyStore:
             place = redacted(self._url)
             raise NoArrayError(f"{place}: has no array '{path}'; found: one array, to be read without a path")
         if path not in self._arrays:
-            self._arrays[path] = self._open(f"{self._url}/{path}" if path else self._url)
+            url = f"{self._url}/{path}" if path else self._url
+            if is_local(url):
+                self._opened[path] = Unchanged(url)
+            self._arrays[path] = self._open(url)
         return self._arrays[path]
 
     def _open(self, url: str) -> Array:
         return map_npy(url) if is_local(url) else RemoteNpy(RemoteFile(url, remote_cache(), self._versions))
 
     def read(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+        for path, _ in wanted:
+            if path in self._opened:
+                self._opened[path].check()
         return [self.array(path)[index] for path, index in wanted]
 
     def ask(self, question: Callable[[str, Any], _Answer], name: str) -> _Answer:
         return question(redacted(self._url), {path: self.array(path) for path in self._paths()})
 
     def close(self) -> None:
-        self._arrays = {}
+        self._arrays, self._opened = {}, {}
 
 
 def map_npy(url: str) -> NDArray[Any]:
