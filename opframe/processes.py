@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from attrs import frozen
+
+from opframe_registry import OpframeError
 
 Value = TypeVar("Value")
 
@@ -45,6 +48,28 @@ class Processes:
             exchange.wait()
             return tuple(total > 0 for total in sums.tolist())
 
+        return answer
+
+    def let_leader(self, call: Callable[[], Value]) -> Value:
+        """What a call gives in the leading process, in all of them; it pickles.
+
+        Where it raises OpframeError there, the others exit without a word.
+        """
+        if self.count == 1:
+            return call()
+        error: OpframeError | None = None
+        answers: list[Any] = []
+        if self.leads:
+            try:
+                answers = [call()]
+            except OpframeError as refusal:
+                error = refusal
+        answers = self.from_leader(answers)
+        if error is not None:
+            raise error
+        if not answers:
+            sys.exit(2)
+        answer: Value = answers[0]
         return answer
 
     def first_words(self, words: str) -> str:

@@ -18,6 +18,7 @@ BEGUN = (
     "run",
     "run/config.toml",
     "run/environment.json",
+    "run/data.json",
     "run/model.toml",
     "run/metrics.jsonl",
     "run/events",

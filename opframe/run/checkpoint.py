@@ -180,16 +180,12 @@ def _load(path: Path, state: dict[str, Any], processes: Processes) -> None:
 
 def check_checkpoint(path: Path, run: str | None, processes: Processes) -> None:
     """Raises RunError where a checkpoint is damaged, or of another run; one process reads its files for all."""
-    refusal = ""
-    if processes.leads:
-        try:
-            check_sound(path)
-            _check_run(path, run)
-        except RunError as error:
-            refusal = str(error)
-    refusal = processes.from_leader(refusal)
-    if refusal:
-        raise RunError(refusal)
+
+    def check() -> None:
+        check_sound(path)
+        _check_run(path, run)
+
+    processes.let_leader(check)
 
 
 def _check_run(path: Path, run: str | None) -> None:

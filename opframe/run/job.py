@@ -40,6 +40,7 @@ from opframe.run.folder import RunFolder
 from opframe.run.lock import held_by_leader
 from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
+from opframe.run.same_data import data_in_words, remember
 from opframe.run.trainer import Outcome, Trainer
 from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_record, set_aside_damaged
 from opframe_registry import Catalog, ConfigError
@@ -64,10 +65,9 @@ def run(request: Request, console: Console) -> Outcome:
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
     with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
-        if request.resume == "auto" and processes.leads:
-            for line in set_aside_damaged(folder.checkpoints):
+        if request.resume == "auto":
+            for line in processes.let_leader(lambda: set_aside_damaged(folder.checkpoints)):
                 _say(console, line)
-        processes.wait()
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
         processes.wait()
         if processes.leads:
@@ -175,7 +175,7 @@ def evaluate(request: Request, console: Console) -> Report:
         sources = assembly.open_sources(experiment)
         check_memory(experiment, sources, processes, training=False)
         evaluator = make_evaluator(experiment, sources, request.catalog, processes)
-        backbone = _begin(request, folder, sources, processes, console)
+        backbone = _begin(request, folder, sources, processes, console, training=False)
         facts = facts_of(experiment, processes, [size_in_words(experiment, backbone)], "evaluated without training")
         sources, found = _evaluated(experiment, sources, processes, console)
         evaluator = evolve(evaluator, sources=sources.test, zero_shot=sources.zero_shot)
@@ -183,7 +183,12 @@ def evaluate(request: Request, console: Console) -> Report:
 
 
 def _begin(
-    request: Request, folder: RunFolder, sources: assembly.Sources, processes: Processes, console: Console
+    request: Request,
+    folder: RunFolder,
+    sources: assembly.Sources,
+    processes: Processes,
+    console: Console,
+    training: bool = True,
 ) -> nn.Module:
     """The network as training begins, and a run folder that says what it is."""
     experiment = request.experiment
@@ -192,13 +197,18 @@ def _begin(
     if resumed:
         folder.check_numbers(sources, request.catalog)
     transferred = None if resumed else assembly.initialise(experiment, backbone, sources, request.catalog)
+    lines = processes.let_leader(lambda: data_in_words(folder.path, experiment, sources) if resumed else [])
     if processes.leads:
+        for line in lines:
+            _say(console, line)
         folder.describe(experiment, sources, request.catalog, processes.device, processes.count)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         for line in transferred.summary() if transferred else ():
             console.print(line, highlight=False, soft_wrap=True)
         if transferred:
             write_atomically(folder.path / "init.json", transferred.to_json())
+        if training and not resumed:
+            remember(folder.path, experiment, sources)
     processes.wait()
     backbone.to(processes.device)
     assembly.check_grids(backbone, sources)

@@ -39,18 +39,8 @@ def locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def held_by_leader(folder: Path, processes: Processes) -> Iterator[None]:
     """Hold a folder for all processes that train together. Raises RunError, in the leading one, as `locked` does."""
-    refusal = ""
     with ExitStack() as stack:
-        if processes.leads:
-            try:
-                stack.enter_context(locked(folder))
-            except RunError as error:
-                refusal = str(error)
-        refusal = processes.from_leader(refusal)
-        if refusal and not processes.leads:
-            sys.exit(2)  # the leading process says why
-        if refusal:
-            raise RunError(refusal)
+        processes.let_leader(lambda: stack.enter_context(locked(folder)))
         yield
 
 

@@ -222,3 +222,23 @@ def test_what_is_trained_is_saved_before_an_error_in_the_data_ends_it(experiment
     newest = max((experiment.parent / "run/checkpoints").glob("step-*"))
     assert f"the run is saved at step {int(newest.name[5:])}, from where --resume goes on" in failed.stderr
     assert damage(newest) is None
+
+
+def test_data_of_other_numbers_are_refused_and_a_copy_is_said_to_be_one(copy: Path, opframe: Command) -> None:
+    def resumed() -> subprocess.CompletedProcess[str]:
+        return opframe("run", copy / "experiment.toml", "--resume")
+
+    os.utime(copy / "one.h5", ns=(0, 10**18))
+    same = resumed()
+    assert same.returncode == 0, same.stderr
+    assert f"one: the files are others than when the run began ({copy / 'one.h5'}); what was" in same.stdout
+    kept = (copy / "one.h5").read_bytes()
+    try:
+        write_prepared(copy / "one.h5", 2 * waves(6, 12, 16))
+        other = resumed()
+        assert other.returncode == 2
+        assert "one: the data are others than those that this run was trained on so far" in other.stderr
+    finally:
+        (copy / "one.h5").write_bytes(kept)
+    (copy / "run/data.json").write_text("{")
+    assert "whether the data are those of then is not known" in resumed().stdout
