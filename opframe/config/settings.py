@@ -149,6 +149,11 @@ class Trainer:
         validator=gt(0),
         metadata={"help": "newest checkpoints kept, besides that of the least validation error"},
     )
+    keep_every: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "checkpoints at multiples of so many steps are kept for good (default: none)"},
+    )
 
 
 @frozen(kw_only=True)

@@ -35,10 +35,17 @@ from opframe_registry import RunError
 
 
 class Checkpoints:
-    """The folder of checkpoints of a run: `step-00000500/` and so on, and `best.json`. `run` says which run it is."""
+    """The folder of checkpoints of a run: `step-00000500/` and so on, and `best.json`.
 
-    def __init__(self, folder: Path, keep: int, processes: Processes, run: str | None = None) -> None:
-        self._folder, self._keep, self._processes, self._run = folder, keep, processes, run
+    Kept are the newest, so many as `keep` says, the best, and those at multiples of `keep_every` steps. `run` is what
+    this run is known by.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int, processes: Processes, run: str | None = None, keep_every: int | None = None
+    ) -> None:
+        self._folder, self._keep, self._processes = folder, keep, processes
+        self._run, self._keep_every = run, keep_every
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -83,7 +90,9 @@ class Checkpoints:
     def _delete_old(self) -> None:
         best = read_best(self._folder)
         for path in complete_checkpoints(self._folder)[: -self._keep]:
-            if best is None or path.name != f"step-{best.step:08d}":
+            is_best = best is not None and path.name == f"step-{best.step:08d}"
+            for_good = self._keep_every is not None and int(path.name.removeprefix("step-")) % self._keep_every == 0
+            if not (is_best or for_good):
                 shutil.rmtree(path)
 
     def _failure(self, final: Path, error: BaseException) -> str:

@@ -33,7 +33,7 @@ from opframe_registry import Catalog, RunError
 _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
 # What may change between the parts of one run, because it does not change the weights.
 _FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
-_FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep")}
+_FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep", "keep_every")}
 _FREE_TABLES = ("evaluation.", "zero_shot", "files", "loggers", "callbacks")
 
 

@@ -248,7 +248,7 @@ def _train(
     optimizer = assembly.build_optimizer(experiment, backbone)
     schedule = assembly.build_schedule(experiment, optimizer)
     name = folder.name()
-    checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes, name)
+    checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes, name, settings.keep_every)
     torch.manual_seed(experiment.run.seed + processes.rank)
     record, latest = CheckpointRecord(step=0, processes=processes.count), checkpoints.latest()
     if latest is not None:

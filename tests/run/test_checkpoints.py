@@ -242,3 +242,10 @@ def test_data_of_other_numbers_are_refused_and_a_copy_is_said_to_be_one(copy: Pa
         (copy / "one.h5").write_bytes(kept)
     (copy / "run/data.json").write_text("{")
     assert "whether the data are those of then is not known" in resumed().stdout
+
+
+def test_checkpoints_at_multiples_of_steps_are_kept_for_good(experiment: Path) -> None:
+    changed = {"trainer.checkpoint_every": 1, "trainer.keep": 1, "trainer.keep_every": 3}
+    train(load_experiment(experiment, changed), quiet=True)
+    kept = sorted(path.name for path in (experiment.parent / "run/checkpoints").glob("step-*"))
+    assert kept == ["step-00000003", "step-00000006", "step-00000008"]
