@@ -22,7 +22,7 @@ def add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 def _checkpoints(arguments: argparse.Namespace) -> int:
     from opframe.console import bytes_in_words
-    from opframe.weights.checkpoints import summaries
+    from opframe.weights.checkpoint_list import summaries
 
     folder = arguments.run / "checkpoints"
     found = summaries(folder)

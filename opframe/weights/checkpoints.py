@@ -79,10 +79,15 @@ def steps_of(folder: Path) -> list[int]:
 
 def read_record(path: Path) -> CheckpointRecord:
     """What is known of a complete checkpoint. Raises RunError where its mark is damaged, or of a newer opframe."""
+    _check_not_newer(path)
     try:
         return _record(path / "mark.json")
     except ValueError as error:
         raise RunError(f"{path} is damaged: mark.json {error}; {_way_out(path)}") from error
+
+
+class _NewerError(ValueError):
+    """A mark that says what this opframe does not know."""
 
 
 def _record(path: Path) -> CheckpointRecord:
@@ -97,7 +102,7 @@ def _record(path: Path) -> CheckpointRecord:
         raise ValueError("is no table")
     unknown = sorted(said.keys() - {each.name for each in attrs.fields(CheckpointRecord)})
     if unknown:
-        raise ValueError(f"is of a newer opframe: it has {', '.join(map(repr, unknown))}")
+        raise _NewerError(f"was made by a newer opframe: its mark has {', '.join(map(repr, unknown))}")
     try:
         record = CheckpointRecord(**said)
     except (TypeError, ValueError, AttributeError) as error:
@@ -141,19 +146,34 @@ def damage(path: Path) -> str | None:
 
 
 def check_sound(path: Path) -> None:
-    """Raises RunError where a checkpoint is damaged, with the way out."""
+    """Raises RunError where a checkpoint is damaged, with the way out, or of a newer opframe."""
+    _check_not_newer(path)
     wrong = damage(path)
     if wrong is not None:
         raise RunError(f"{path} is damaged: {wrong}; {_way_out(path)}")
 
 
+def _check_not_newer(path: Path) -> None:
+    """Raises RunError."""
+    try:
+        _record(path / "mark.json")
+    except _NewerError as error:
+        raise RunError(f"{path} {error}; go on with that one") from error
+    except ValueError:
+        return
+
+
 def set_aside_damaged(folder: Path) -> list[str]:
-    """Rename the newest checkpoints while they are damaged, so that a sound one is the newest; says so, in words."""
+    """Rename the newest checkpoints while they are damaged, so that a sound one is the newest; says so, in words.
+
+    Raises RunError for one of a newer opframe, which is not damaged.
+    """
     said = []
     for path in reversed(complete_checkpoints(folder)):
         wrong = damage(path)
         if wrong is None:
             break
+        _check_not_newer(path)
         aside = path.with_name(f"{path.name}.damaged")
         number = 1
         while aside.exists():
@@ -190,54 +210,3 @@ def _least(folder: Path) -> CheckpointRecord | None:
         if record.error is not None and (best is None or best.error is None or record.error <= best.error):
             best = evolve(record, files={})
     return best
-
-
-@frozen(kw_only=True)
-class Summary:
-    """A checkpoint as a person sees it: `wrong` says what is damaged or missing, `roles` what it is kept for."""
-
-    name: str
-    step: int
-    bytes: int
-    error: float | None = None
-    processes: int | None = None
-    wrong: str | None = None
-    roles: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return attrs.asdict(self)
-
-
-def summaries(folder: Path) -> list[Summary]:
-    """Every checkpoint of a folder, oldest first, those that are damaged or were never completed among them.
-
-    All bytes are read.
-    """
-    complete = complete_checkpoints(folder)
-    best = read_best(folder)
-    found = []
-    for path in sorted(path for path in folder.glob("step-*") if path.is_dir()):
-        wrong = damage(path) if path in complete else _incomplete(path)
-        record = None if path not in complete or wrong is not None else read_record(path)
-        roles = [word for word, holds in (("latest", path in complete[-1:]), ("best", _is_of(best, path))) if holds]
-        digits = _NAME.match(path.name)
-        summary = Summary(
-            name=path.name,
-            step=int(digits[1]) if digits else -1,
-            bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-            error=record.error if record else None,
-            processes=record.processes if record else None,
-            wrong=wrong,
-            roles=tuple(roles),
-        )
-        found.append(summary)
-    return found
-
-
-def _incomplete(path: Path) -> str:
-    return "damaged, set aside" if ".damaged" in path.name else "never completed"
-
-
-def _is_of(best: CheckpointRecord | None, path: Path) -> bool:
-    return best is not None and path.name == f"step-{best.step:08d}"
