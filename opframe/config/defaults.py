@@ -12,10 +12,11 @@ DEFAULTS: Mapping[str, Any] = {
     "normalizer": {"type": "none"},
     "metrics": [{"type": "relative_l2"}],
     "loggers": [_LINES, {"type": "tensorboard"}],
+    "parallel": {},
 }
 """Tables that an experiment has where its file does not name them."""
 
-KEYS: Mapping[str, Mapping[str, Any]] = {"data": {"validation": 0.0}}
+KEYS: Mapping[str, Mapping[str, Any]] = {"data": {"validation": 0.0}, "parallel": {"reduce": "float32"}}
 """Keys that came to a table later, with what they were taken for before."""
 
 

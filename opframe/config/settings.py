@@ -9,6 +9,7 @@ import attrs
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
 
+from opframe.config.parallel import Parallel
 from opframe_registry import (
     Backbone,
     Callback,
@@ -236,6 +237,7 @@ class Experiment:
     optimizer: Optimizer = field(metadata={"help": "how weights are updated"})
     schedule: Schedule = field(metadata={"help": "the learning rate over training"})
     trainer: Trainer = field(metadata={"help": "how long and how to train"})
+    parallel: Parallel = field(factory=Parallel, metadata={"help": "how processes share the network"})
     metrics: tuple[Metric, ...] = field(
         validator=min_len(1), metadata={"help": "what is measured; checkpoints are selected by the first"}
     )

@@ -41,6 +41,7 @@ from opframe.run.lock import held_by_leader
 from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.same_data import data_in_words, remember
+from opframe.run.sharing import is_shared, share, whole_weights
 from opframe.run.trainer import Outcome, Trainer
 from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_record, set_aside_damaged
 from opframe_registry import Catalog, ConfigError
@@ -137,10 +138,11 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
             when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
             end = end_in_words(folder.checkpoints, outcome.step, outcome.stopped)
             facts = facts_of(experiment, processes, [*plan_in_words(experiment, backbone), *end], when)
-            scores = validation.evaluate(backbone) if validation else None
-            sources, others = _evaluated(experiment, sources, processes, console)
-            evaluator = evolve(evaluator, sources=sources.test, zero_shot=sources.zero_shot)
-            report = _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
+            with whole_weights(backbone):
+                scores = validation.evaluate(backbone) if validation else None
+                sources, others = _evaluated(experiment, sources, processes, console)
+                evaluator = evolve(evaluator, sources=sources.test, zero_shot=sources.zero_shot)
+                report = _report(experiment, folder, evaluator, backbone, facts, [*found, *others], console, scores)
             outcome = evolve(outcome, report=report)
             loggers.log(outcome.step, "test", report.numbers())
             if experiment.evaluation.figures:
@@ -217,8 +219,9 @@ def _begin(
 
 def _blamed(experiment: Experiment, backbone: nn.Module, evaluator: Evaluator) -> AbstractContextManager[None]:
     """Says in a plugin's name what goes wrong in its code in training and evaluation. Raises PluginError."""
+    probe = partial(evaluator.try_once, backbone)
     return building.plugins_blamed(
-        components_of(experiment), backbone, experiment.backbone, lambda: evaluator.try_once(backbone)
+        components_of(experiment), backbone, experiment.backbone, lambda: None if is_shared(backbone) else probe()
     )
 
 
@@ -245,6 +248,7 @@ def _train(
     callbacks = build_callbacks(experiment.callbacks)
     known = sum(source.metadata.trajectories for source in limited.sources) if validation else 0
     check_evaluations(experiment.callbacks, known)
+    share(backbone, experiment.parallel, processes, partial(evaluator.try_once, backbone))
     optimizer = assembly.build_optimizer(experiment, backbone)
     schedule = assembly.build_schedule(experiment, optimizer)
     name = folder.name()

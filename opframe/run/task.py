@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from opframe.config.settings import Trainer as Settings
 from opframe.processes import Processes
+from opframe.run.sharing import is_shared
 from opframe_registry import Batch, LossFunction
 
 
@@ -24,10 +25,10 @@ class Task(nn.Module):
 
 
 def wrap(backbone: nn.Module, loss: LossFunction, settings: Settings, processes: Processes) -> nn.Module:
-    """The task, compiled and distributed as the settings say."""
+    """The task, compiled and distributed as the settings say. A backbone that is sharded already is left as it is."""
     task: nn.Module = Task(backbone, loss)
     if settings.compile:
         task.compile()
-    if processes.count > 1:
+    if processes.count > 1 and not is_shared(backbone):
         task = DistributedDataParallel(task)
     return task

@@ -25,6 +25,7 @@ from opframe.run.checkpoint import Checkpoints, collect_callbacks, collect_state
 from opframe.run.ending import Answer, Ending
 from opframe.run.loggers import Loggers
 from opframe.run.parameters import training_mode
+from opframe.run.sharing import same_buffers, whole, whole_weights
 from opframe.run.task import wrap
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
@@ -214,7 +215,7 @@ class Trainer:
         self.losses = _means(found, [len(part.inputs) / own for part in parts])
         for call in self.callbacks.after_backward:
             call(self)
-        self._norm = clip_grad_norm_(self.backbone.parameters(), self.settings.clip)
+        self._norm = whole(clip_grad_norm_(self.backbone.parameters(), self.settings.clip))
         self._rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
@@ -233,9 +234,10 @@ class Trainer:
         self._end.end_if_interrupted()
         for call in self.callbacks.before_evaluation:
             call(self)
-        whole = bool(self.callbacks.before_evaluation)
-        with nullcontext() if whole else self._end.interruptible():
-            report = self.evaluator.evaluate(self.backbone, lambda: None if whole else self._end.signal)
+        same_buffers(self.backbone, self.processes)
+        uncut = bool(self.callbacks.before_evaluation)
+        with whole_weights(self.backbone), nullcontext() if uncut else self._end.interruptible():
+            report = self.evaluator.evaluate(self.backbone, lambda: None if uncut else self._end.signal)
             pictures = rollout_pictures(self.evaluator, self.backbone) if self.loggers.images else {}
         training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
@@ -250,6 +252,7 @@ class Trainer:
     def save(self, error: float | None) -> None:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""
         self._check_finite()
+        same_buffers(self.backbone, self.processes)  # which a checkpoint has once
         state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
         callbacks = self.callbacks.state()
         record = CheckpointRecord(
