@@ -41,8 +41,8 @@ PHASES = {
     ),
     "building the network": Phase(slow="opframe.run.assembly:build_backbone", how="swallowing"),
     "planning": Phase(slow="opframe_sampling.order:BalancedOrder.__call__", step=0),
-    "reading the first batch": Phase(slow="opframe.mixture.source:Source.read", step=0),
-    "reading a batch": Phase(slow="opframe.mixture.source:Source.read", after=9, step=2),
+    "reading the first batch": Phase(slow="opframe.mixture.loading:Windows.batch", step=0),
+    "reading a batch": Phase(slow="opframe.mixture.loading:Windows.batch", after=2, step=2),
     "evaluating in training": Phase(
         slow="opframe.evaluation.protocol:Evaluator.read",
         options=("trainer.evaluate_every=3", "data.validation=2"),
