@@ -67,7 +67,8 @@ def run(request: Request, console: Console) -> Outcome:
     folder = RunFolder(path=Path(experiment.run.folder))
     with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
         if request.resume == "auto":
-            for line in processes.let_leader(lambda: set_aside_damaged(folder.checkpoints)):
+            lines = processes.let_leader(lambda: set_aside_damaged(folder.checkpoints))
+            for line in lines if processes.leads else ():
                 _say(console, line)
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
         processes.wait()

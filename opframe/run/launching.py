@@ -35,8 +35,7 @@ def launch_training(
 
     `experiment` is what they will read, and `how` the command that continues it. Where one of them dies, all begin
     again from the last sound checkpoint, up to `restarts` times; not after a mistake, nor a signal that asks for the
-    end.
-    Raises OpframeError for what can be known before.
+    end. Raises OpframeError for what can be known before.
     """
     folder = RunFolder(path=Path(experiment.run.folder))
     with locked(folder.path):  # from their start on the leading process holds it
