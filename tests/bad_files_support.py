@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -214,6 +215,7 @@ def half(content: bytes) -> bytes:
 
 def complain(case: Case, folder: Path) -> None:
     """Every command of a case says what is expected, ends with 2, and leaves nothing half done."""
+    gc.collect()  # or zarr's thread may, and wait for a lock that h5py takes wherever one of its objects goes
     where = case.make(folder)
     experiment = config(folder, where, case.table)
     before = files(folder)
