@@ -218,7 +218,7 @@ def train(
 ) -> Run:
     """Train, evaluate and report, into `experiment.run.folder`; in this process, or in several of this machine.
 
-    `resume` goes on from the latest checkpoint there; "auto" begins where there is none, and leaves damaged ones out.
+    `resume` goes on from the latest checkpoint, if there is one; "auto" sets damaged ones aside before.
     `stop_at` ends after a step, saved. Ctrl-C saves. Several processes read the experiment and find plugins by
     themselves, and write on this one's stdout unless it is `quiet`.
     Raises OpframeError for what a person can mend.

@@ -6,7 +6,6 @@ raises. So a thread hears of every signal from the system itself, and ends a pro
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -14,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
 from types import FrameType
 
 from attrs import define
@@ -112,12 +110,16 @@ def held_back() -> Iterator[None]:
 def end_with_parent() -> None:
     """For a process that works for the one that started it: Ctrl-C is for the other one, whose end is its own too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import multiprocessing  # not above: every command imports this module, and few start helpers
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), name="parent", daemon=True).start()
 
 
 def _follow(sentinel: int) -> None:
+    from multiprocessing.connection import wait
+
     wait([sentinel])
     os._exit(1)
 

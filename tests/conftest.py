@@ -15,7 +15,7 @@ from opframe.files.cache import RemoteCache
 from opframe_registry import Catalog, discover
 from remote_support import cache_in, use
 from servers import Bucket, FileServer
-from support import EXPERIMENT, waves, write_prepared
+from support import write_experiment
 
 collect_ignore = ["third_party"]  # packages of others, which test_third_party.py installs before it runs their tests
 
@@ -41,11 +41,7 @@ def catalog() -> Catalog:
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
     """A small experiment on two prepared datasets of one and two channels, ready to run in `tmp_path`."""
-    write_prepared(tmp_path / "one.h5", waves(6, 12, 16))
-    write_prepared(tmp_path / "two.h5", waves(6, 10, 16, channels=2))
-    path = tmp_path / "experiment.toml"
-    path.write_text(EXPERIMENT)
-    return path
+    return write_experiment(tmp_path)
 
 
 @pytest.fixture

@@ -99,6 +99,15 @@ figures = false
 """
 
 
+def write_experiment(folder: Path) -> Path:
+    """A small experiment in a folder, with its two datasets of one and two channels."""
+    write_prepared(folder / "one.h5", waves(6, 12, 16))
+    write_prepared(folder / "two.h5", waves(6, 10, 16, channels=2))
+    path = folder / "experiment.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
 def saved_state(run: Path, step: int) -> dict[str, Any]:
     """The whole state of a checkpoint."""
     converted = run.with_name(f"{run.name}-{step}.pt")

@@ -96,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in the run folder; with 'auto' after it: begin it where there is none, and take the "
-        "newest checkpoint that is sound",
+        help="continue the run in the run folder, if there is one, from the newest checkpoint; with 'auto' after it, "
+        "from the newest that is not damaged",
     )
     run.add_argument("--resume-auto", dest="resume", action="store_const", const="auto", help=argparse.SUPPRESS)
     run.add_argument("--nproc", type=positive, default=1, metavar="N", help="train with N processes on this machine")

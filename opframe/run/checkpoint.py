@@ -24,6 +24,7 @@ from opframe.run.callback_state import fresh_tensors, put_together, taken_apart
 from opframe.weights.checkpoints import (
     CheckpointRecord,
     check_sound,
+    checkpoint_path,
     complete_checkpoints,
     read_best,
     read_record,
@@ -57,7 +58,7 @@ class Checkpoints:
 
         Raises RunError when it cannot be written; earlier checkpoints are untouched.
         """
-        final = self._folder / f"step-{record.step:08d}"
+        final = checkpoint_path(self._folder, record.step)
         partial = self._folder / f"{final.name}.partial"
         if self._processes.leads:
             shutil.rmtree(partial, ignore_errors=True)
@@ -90,7 +91,7 @@ class Checkpoints:
     def _delete_old(self) -> None:
         best = read_best(self._folder)
         for path in complete_checkpoints(self._folder)[: -self._keep]:
-            is_best = best is not None and path.name == f"step-{best.step:08d}"
+            is_best = best is not None and path == checkpoint_path(self._folder, best.step)
             for_good = self._keep_every is not None and int(path.name.removeprefix("step-")) % self._keep_every == 0
             if not (is_best or for_good):
                 shutil.rmtree(path)

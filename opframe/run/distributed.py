@@ -26,8 +26,7 @@ from opframe.signals import SIGNALS, exit_code, left_alone
 from opframe_registry import RunError
 
 _TO_SAVE = 300  # seconds that processes have to end their step and save after a signal, before they are killed
-LOST = 1
-"""Exit code of a process that has lost another one."""
+_LOST = 1  # exit code of a process that has lost another one
 _DEATH_SIGNAL = 1  # prctl(2)
 
 
@@ -107,7 +106,7 @@ def joined(wanted: str) -> Iterator[Processes]:
             raise
         words = f"process {dist.get_rank()} has lost another one that it trained with; see what that has said"
         print(f"error: {words}, or how it ended", file=sys.stderr)
-        sys.exit(LOST)
+        sys.exit(_LOST)
     finally:
         dist.destroy_process_group()
 

@@ -47,7 +47,7 @@ from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_reco
 from opframe_registry import Catalog, ConfigError
 
 Resume = bool | Literal["auto"]
-"""Whether a run that is there goes on; `auto`: begin it where there is none, else go on from what is sound."""
+"""Whether a run that is there goes on; `auto`: with damaged checkpoints set aside."""
 
 
 @frozen(kw_only=True)

@@ -15,6 +15,7 @@ from opframe.run.folder import RunFolder
 from opframe.run.job import Resume, prepare
 from opframe.run.lock import locked
 from opframe.run.memory_check import check_batches
+from opframe.run.sharing import shard_size
 from opframe.signals import SIGNALS, exit_code
 from opframe.weights.checkpoints import set_aside_damaged
 
@@ -44,6 +45,7 @@ def launch_training(
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         folder.claim(experiment, bool(resume), how)
     assembly.check_shares(experiment, processes)
+    shard_size(experiment.parallel, processes)
     check_batches(experiment, processes)
     prepare(experiment, console)
     assembly.open_sources(experiment)

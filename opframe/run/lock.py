@@ -19,20 +19,20 @@ _LOCKS = Path("/proc/locks")
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be, and is gone again if nothing has come into it.
+    """Hold a folder. It is made if need be, with those above it, and they go again if nothing has come into them.
 
     The folder itself is locked, so that there is no file that a crash could leave behind. Where the system or the
     filesystem cannot lock folders (Windows, some network filesystems), nothing is held. Raises RunError where another
     process holds it, or it cannot be had.
     """
-    made = not folder.exists()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     descriptor = _opened(folder)
     try:
         yield
     finally:
-        if made:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        with suppress(OSError):  # one is not empty
+            for each in made:
+                each.rmdir()
         os.close(descriptor)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,16 @@ def data_in_words(folder: Path, experiment: Experiment, sources: Sources) -> lis
     if not path.exists():
         return []
     try:
-        then: dict[str, Any] = json.loads(path.read_bytes())
-        said = []
-        for component, source in zip(experiment.datasets, sources.train, strict=True):
-            known = then.get(source.title)
-            if known is not None:
-                said += _differences(component, source, known)
+        then = {title: (each["files"], each["sha256"]) for title, each in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{path}: cannot be read ({error}); whether the data are those of then is not known"]
-    return said
+    pairs = zip(experiment.datasets, sources.train, strict=True)
+    return [
+        line
+        for component, source in pairs
+        if source.title in then
+        for line in _differences(component, source, *then[source.title])
+    ]
 
 
 def remember(folder: Path, experiment: Experiment, sources: Sources) -> None:
@@ -51,15 +53,17 @@ def remember(folder: Path, experiment: Experiment, sources: Sources) -> None:
             facts[source.title] = {"files": files, "sha256": _digest(source)}
     if facts:
         write_atomically(folder / _NAME, json.dumps(facts, indent=1))
+    else:  # what another experiment left that never came to a checkpoint
+        (folder / _NAME).unlink(missing_ok=True)
 
 
-def _differences(component: Dataset, source: Source, known: dict[str, Any]) -> list[str]:
-    then, now = known["files"], _files(component)
+def _differences(component: Dataset, source: Source, then: Mapping[str, Any], digest: str) -> list[str]:
+    now = _files(component)
     changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
     if not changed:
         return []
     named = f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''}"
-    if _digest(source) != known["sha256"]:
+    if _digest(source) != digest:
         raise RunError(
             f"{source.title}: the data are others than those that this run was trained on so far ({named}); put the "
             "files of then back, or choose another run.folder"

@@ -210,6 +210,7 @@ class Trainer:
                 with self._autocast():
                     losses = self.task(part)
                 total = torch.stack(list(losses.values())).sum()
+                # divided twice, so that equal parts have the digits of a division by their number
                 torch.autograd.backward(total / (self._whole(own) / (size * self.processes.count)))
             found.append({name: value.detach() for name, value in losses.items()})
         self.losses = _means(found, [len(part.inputs) / own for part in parts])

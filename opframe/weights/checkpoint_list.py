@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 from attrs import frozen
 
-from opframe.weights.checkpoints import CheckpointRecord, complete_checkpoints, damage, read_best, read_record
+from opframe.weights.checkpoints import checkpoint_path, complete_checkpoints, damage, read_best, read_record
+from opframe_registry import RunError
+
+_STEP = re.compile(r"step-(\d+)")
 
 
 @frozen(kw_only=True)
@@ -36,28 +40,31 @@ def summaries(folder: Path) -> list[Summary]:
     """
     complete = complete_checkpoints(folder)
     best = read_best(folder)
-    found = []
-    for path in sorted(path for path in folder.glob("step-*") if path.is_dir()):
-        wrong = damage(path) if path in complete else _incomplete(path)
-        record = None if path not in complete or wrong is not None else read_record(path)
-        roles = [word for word, holds in (("latest", path in complete[-1:]), ("best", _is_of(best, path))) if holds]
-        digits = re.match(r"step-(\d+)", path.name)
-        summary = Summary(
-            name=path.name,
-            step=int(digits[1]) if digits else -1,
-            bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-            error=record.error if record else None,
-            processes=record.processes if record else None,
-            wrong=wrong,
-            roles=tuple(roles),
-        )
-        found.append(summary)
-    return found
+    held = {"latest": complete[-1] if complete else None, "best": checkpoint_path(folder, best.step) if best else None}
+    return [_summary(path, int(name[1]), path in complete, held) for path, name in _folders(folder)]
 
 
-def _incomplete(path: Path) -> str:
-    return "damaged, set aside" if ".damaged" in path.name else "never completed"
+def _folders(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    paths = sorted(path for path in folder.glob("step-*") if path.is_dir())
+    return [(path, name) for path in paths if (name := _STEP.match(path.name))]
 
 
-def _is_of(best: CheckpointRecord | None, path: Path) -> bool:
-    return best is not None and path.name == f"step-{best.step:08d}"
+def _summary(path: Path, step: int, complete: bool, held: Mapping[str, Path | None]) -> Summary:
+    wrong = _wrong(path) if complete else "damaged, set aside" if ".damaged" in path.name else "never completed"
+    record = read_record(path) if wrong is None else None
+    return Summary(
+        name=path.name,
+        step=step,
+        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        error=record.error if record else None,
+        processes=record.processes if record else None,
+        wrong=wrong,
+        roles=tuple(role for role, holder in held.items() if holder == path),
+    )
+
+
+def _wrong(path: Path) -> str | None:
+    try:
+        return damage(path)
+    except RunError as error:  # of a newer opframe
+        return str(error)

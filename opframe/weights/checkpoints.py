@@ -53,6 +53,11 @@ class CheckpointRecord:
     files: Mapping[str, Stored] = field(factory=dict, converter=_as_files)
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Their folders, oldest first."""
     return sorted(
@@ -79,19 +84,14 @@ def steps_of(folder: Path) -> list[int]:
 
 def read_record(path: Path) -> CheckpointRecord:
     """What is known of a complete checkpoint. Raises RunError where its mark is damaged, or of a newer opframe."""
-    _check_not_newer(path)
     try:
         return _record(path / "mark.json")
     except ValueError as error:
         raise RunError(f"{path} is damaged: mark.json {error}; {_way_out(path)}") from error
 
 
-class _NewerError(ValueError):
-    """A mark that says what this opframe does not know."""
-
-
 def _record(path: Path) -> CheckpointRecord:
-    """Raises ValueError, in words."""
+    """What a mark says. Raises ValueError, in words, where it is damaged, and RunError for one of a newer opframe."""
     try:
         said = json.loads(path.read_bytes() or b"null")
     except (OSError, ValueError) as error:
@@ -102,7 +102,8 @@ def _record(path: Path) -> CheckpointRecord:
         raise ValueError("is no table")
     unknown = sorted(said.keys() - {each.name for each in attrs.fields(CheckpointRecord)})
     if unknown:
-        raise _NewerError(f"was made by a newer opframe: its mark has {', '.join(map(repr, unknown))}")
+        names = ", ".join(map(repr, unknown))
+        raise RunError(f"{path} was made by a newer opframe: it has {names}; go on with that one")
     try:
         record = CheckpointRecord(**said)
     except (TypeError, ValueError, AttributeError) as error:
@@ -128,7 +129,10 @@ def _stored(path: Path) -> Stored:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None if every byte is what it was, as far as its mark says."""
+    """What is wrong with a checkpoint, in words; None if every byte is what it was, as far as its mark says.
+
+    Raises RunError for one of a newer opframe.
+    """
     try:
         record = _record(path / "mark.json")
     except ValueError as error:
@@ -147,20 +151,9 @@ def damage(path: Path) -> str | None:
 
 def check_sound(path: Path) -> None:
     """Raises RunError where a checkpoint is damaged, with the way out, or of a newer opframe."""
-    _check_not_newer(path)
     wrong = damage(path)
     if wrong is not None:
         raise RunError(f"{path} is damaged: {wrong}; {_way_out(path)}")
-
-
-def _check_not_newer(path: Path) -> None:
-    """Raises RunError."""
-    try:
-        _record(path / "mark.json")
-    except _NewerError as error:
-        raise RunError(f"{path} {error}; go on with that one") from error
-    except ValueError:
-        return
 
 
 def set_aside_damaged(folder: Path) -> list[str]:
@@ -173,7 +166,6 @@ def set_aside_damaged(folder: Path) -> list[str]:
         wrong = damage(path)
         if wrong is None:
             break
-        _check_not_newer(path)
         aside = path.with_name(f"{path.name}.damaged")
         number = 1
         while aside.exists():
@@ -196,7 +188,7 @@ def read_best(folder: Path) -> CheckpointRecord | None:
         record = _record(path)
     except ValueError:
         return _least(folder)
-    return record if (folder / f"step-{record.step:08d}").exists() else None
+    return record if checkpoint_path(folder, record.step).exists() else None
 
 
 def _least(folder: Path) -> CheckpointRecord | None:

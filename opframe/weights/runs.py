@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from opframe.weights.checkpoints import damage, latest_step, read_best, steps_of
+from opframe.weights.checkpoints import checkpoint_path, damage, latest_step, read_best, steps_of
 from opframe.weights.location import WeightsError
 from opframe.weights.stored import load_stored, read_metadata
 
@@ -34,8 +34,7 @@ def chosen_checkpoint(run: Path, which: str = "latest") -> Chosen:
     if latest_step(folder) is None:
         raise WeightsError(f"{run}: the run has no checkpoint yet")
     step, how = _chosen(run, folder, which)
-    path = folder / f"step-{step:08d}"
-    return Chosen(path=path, step=step, how=how)
+    return Chosen(path=checkpoint_path(folder, step), step=step, how=how)
 
 
 def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
@@ -60,7 +59,10 @@ def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint, by their names in the state dict. Raises WeightsError, also where it is damaged."""
+    """The weights of a checkpoint, by their names in the state dict.
+
+    Raises WeightsError, also where it is damaged, and RunError for one of a newer opframe.
+    """
     wrong = damage(path)
     if wrong is not None:
         raise WeightsError(f"{path}: cannot be read, as it is damaged: {wrong}; take another one")

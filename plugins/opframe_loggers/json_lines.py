@@ -51,7 +51,7 @@ class Lines:
 def _record(line: bytes) -> dict[str, Any] | None:
     """What a line says; None where it is torn or damaged."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())
         return {**record, "step": float(record["step"]), "kind": str(record["kind"])}
     except (ValueError, KeyError, TypeError):
         return None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +12,8 @@ import pytest
 from opframe.readers.hdf5 import Hdf5Store
 from opframe.readers.npy import NpyStore
 from opframe_registry import DataError
+from slow_support import Phase, start, wait_until_reached
 from support import waves, write_prepared
-
-SLOW = Path(__file__).parents[1] / "slow_phase"
 
 
 def rewritten(path: Path) -> None:
@@ -63,20 +59,12 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, kind: str
 
 
 def test_a_run_whose_data_are_cut_off_saves_and_names_the_file(experiment: Path) -> None:
-    reached, said = experiment.parent / "reached", experiment.parent / "said"
-    slow = {"SLOW": "opframe.mixture.source:Source.read", "HOW": "briefly", "AFTER": "30", "REACHED": str(reached)}
-    words = [sys.executable, "-m", "opframe", "run", str(experiment), "--set", "data.workers=1"]
-    environment = {**os.environ, **slow, "PYTHONPATH": str(SLOW), "OMP_NUM_THREADS": "1"}
-    with said.open("wb") as file:
-        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file)
-    deadline = time.monotonic() + 60
-    while not reached.with_name("reached.0").exists():
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    phase = Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=3, options=("data.workers=1",))
+    process = start(experiment, phase)
+    wait_until_reached(experiment, process)
     os.truncate(experiment.parent / "two.h5", 8192)
-    assert process.wait(timeout=60) == 2, said.read_text()
-    printed = said.read_text()
-    assert "two.h5: has 8192 bytes, and had" in printed
-    assert "the run is saved at step" in printed
-    assert "Traceback" not in printed
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert "two.h5: has 8192 bytes, and had" in errors
+    assert "the run is saved at step" in errors
+    assert "Traceback" not in errors

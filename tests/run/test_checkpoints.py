@@ -18,15 +18,15 @@ import pytest
 import torch
 import torch.distributed.checkpoint
 
+from conftest import Command
 from opframe import load_experiment, train
 from opframe.weights.checkpoints import damage, read_best, set_aside_damaged
 from opframe.weights.location import WeightsError
 from opframe.weights.runs import read_checkpoint
 from opframe.weights.stored import load_stored
 from opframe_registry import RunError
-from support import EXPERIMENT, waves, write_prepared
+from support import waves, write_experiment, write_prepared
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 NEWEST, BEFORE = "step-00000008", "step-00000004"
 
 
@@ -64,7 +64,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list for a mark": (lambda folder: (folder / "mark.json").write_text("[]"), "mark.json is no table"),
     "a mark of a newer version": (
         mark(lambda said: said.update(shards=3)),
-        "was made by a newer opframe: its mark has 'shards'",
+        "was made by a newer opframe: it has 'shards'",
     ),
     "a mark without a step": (mark(lambda said: said.pop("step")), "mark.json is not whole"),
     "a checkpoint of another run": (mark(lambda said: said.update(run="other")), "is not of this run: it says other"),
@@ -75,9 +75,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an experiment and its run, which has two checkpoints."""
     folder = tmp_path_factory.mktemp("finished")
-    write_prepared(folder / "one.h5", waves(6, 12, 16))
-    write_prepared(folder / "two.h5", waves(6, 10, 16, channels=2))
-    (folder / "experiment.toml").write_text(EXPERIMENT)
+    write_experiment(folder)
     train(load_experiment(folder / "experiment.toml"), quiet=True)
     (folder / "run").rename(folder / "pristine")
     return folder
@@ -199,6 +197,9 @@ def test_the_checkpoints_of_a_run_are_listed_with_what_is_wrong(copy: Path, opfr
     assert (first["step"], first["error"], first["roles"], first["wrong"]) == (4, 0.25, ["best"], None)
     assert (second["step"], second["roles"], second["processes"]) == (8, ["latest"], 1)
     assert (third["step"], third["wrong"]) == (12, "never completed")
+    mark(lambda said: said.update(shards=3))(folder / NEWEST)
+    assert "was made by a newer opframe" in opframe("checkpoints", copy / "run", "--json").stdout
+    mark(lambda said: said.pop("shards"))(folder / NEWEST)
     assert first["bytes"] == sum(file.stat().st_size for file in (folder / BEFORE).iterdir())
     flip(folder / NEWEST / "__0_0.distcp", 0.5)
     table = opframe("checkpoints", copy / "run", env={"COLUMNS": "60"})
@@ -208,7 +209,7 @@ def test_the_checkpoints_of_a_run_are_listed_with_what_is_wrong(copy: Path, opfr
     assert (none.returncode, "there is no checkpoint in" in none.stderr) == (2, True)
 
 
-def test_a_torn_or_damaged_journal_does_not_stop_a_resume(copy: Path) -> None:
+def test_a_torn_or_damaged_journal_does_not_stop_a_resume(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     flip(copy / "run/checkpoints" / NEWEST / "mark.json", 0.0)
     journal = copy / "run/metrics.jsonl"
     sound = journal.read_bytes().splitlines(keepends=True)
@@ -217,6 +218,7 @@ def test_a_torn_or_damaged_journal_does_not_stop_a_resume(copy: Path) -> None:
     train(load_experiment(copy / "experiment.toml"), resume="auto", quiet=True)
     records = [json.loads(line) for line in journal.read_text().splitlines()]
     assert [record["step"] for record in records if record["kind"] == "train"] == [2, 4, 6, 8]
+    assert "metrics.jsonl: 3 lines could not be read, and dropped" in caplog.text
 
 
 def test_what_is_trained_is_saved_before_an_error_in_the_data_ends_it(experiment: Path, opframe: Command) -> None:

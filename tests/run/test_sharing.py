@@ -135,7 +135,12 @@ def test_activations_that_are_not_kept_are_computed_again_with_the_same_gradient
         share(nn.Linear(2, 2), Parallel(checkpoint_activations=True), alone, lambda: None)
 
 
-def test_processes_that_cannot_be_grouped_are_told_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_be_grouped_are_told_what_would_do(
+    experiment: Path, opframe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("--set", "parallel.strategy=hybrid", "--set", "parallel.shard=2")
+    refused = opframe("run", experiment, "--nproc", 3, *settings)
+    assert (refused.returncode, refused.stderr.count("3 processes cannot be grouped by 2; 1, 3 would do")) == (2, 1)
     with pytest.raises(
         ConfigError, match=r"parallel.shard = 4: 6 processes cannot be grouped by 4; 1, 2, 3, 6 would do"
     ):

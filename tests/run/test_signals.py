@@ -8,29 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from attrs import frozen
 
 from opframe.signals import SIGNALS, deferred
 from opframe.weights.runs import read_checkpoint
 from servers import FileServer
+from slow_support import Phase, start, wait_until_reached
 
-SLOW = Path(__file__).parents[1] / "slow_phase"
 PATIENCE = 8.0  # seconds to end: one that the program takes, and what a busy machine takes to do anything
-
-
-@frozen(kw_only=True)
-class Phase:
-    """A function that takes long after some calls, what it does then, and how much is saved when it is interrupted."""
-
-    slow: str
-    how: str = "asleep"
-    after: int = 0
-    options: tuple[str, ...] = ()
-    step: int | None = None
 
 
 PHASES = {
@@ -51,31 +38,6 @@ PHASES = {
     "evaluating at the end": Phase(slow="opframe.evaluation.protocol:Evaluator.read", how="in_a_library"),
     "reporting": Phase(slow="opframe.evaluation.report:verdict"),
 }
-
-
-def start(experiment: Path, phase: Phase, *words: str) -> subprocess.Popen[str]:
-    """A run, or another command, of which a phase takes a minute."""
-    settings = [word for option in phase.options for word in ("--set", option)]
-    slow = {
-        "SLOW": phase.slow,
-        "HOW": phase.how,
-        "AFTER": str(phase.after),
-        "REACHED": str(experiment.parent / "reached"),
-        "PYTHONPATH": str(SLOW),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "opframe", *(words or ("run",)), str(experiment), *settings]
-    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **slow}, start_new_session=True, **streams)
-
-
-def wait_until_reached(experiment: Path, process: subprocess.Popen[str], ranks: int = 1) -> None:
-    deadline = time.monotonic() + 120
-    while not all((experiment.parent / f"reached.{rank}").exists() for rank in range(ranks)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.2)
 
 
 def steps_saved(experiment: Path) -> list[str]:

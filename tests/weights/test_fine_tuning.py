@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support import EXPERIMENT, saved_state, waves, write_prepared
+from support import write_experiment
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,9 +30,7 @@ from = "run"
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two datasets, an experiment on them, and its finished run."""
     folder = tmp_path_factory.mktemp("original")
-    write_prepared(folder / "one.h5", waves(6, 12, 16))
-    write_prepared(folder / "two.h5", waves(6, 10, 16, channels=2))
-    (folder / "experiment.toml").write_text(EXPERIMENT)
+    write_experiment(folder)
     subprocess.run([sys.executable, "-m", "opframe", "run", folder / "experiment.toml"], check=True)
     return folder
 
