@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support import write_experiment
+from support import EXPERIMENT, saved_state, waves, write_experiment, write_prepared
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
