@@ -20,7 +20,7 @@ def _begun(case: Case, steps: int = _STEPS) -> tuple[torch.optim.Optimizer, torc
         {"params": [nn.Parameter(torch.ones(2))], "lr": 0.1},
         {"params": [nn.Parameter(torch.ones(2))]},
     ]
-    optimizer = torch.optim.SGD(groups, lr=0.02)
+    optimizer = torch.optim.Adam(groups, lr=0.02)  # which has a momentum, too, for a schedule to move
     return optimizer, cast("Schedule", case.component).build(optimizer, steps)
 
 
@@ -43,7 +43,7 @@ def it_lasts_all_steps(case: Case) -> None:
 
 def runs_of_any_length_are_lasted(case: Case) -> None:
     """A run may have a single step, a few, or a thousand; the rates are finite, not below zero, and not all zero."""
-    for steps in (1, 2, 3, 7, 1000):
+    for steps in (1, 2, 3, 4, 5, 7, 10, 100, 1000):
         try:
             found = [rate for rates in _rates(case, steps) for rate in rates]
         except Exception as error:
@@ -63,20 +63,30 @@ def the_learning_rate_is_the_peak(case: Case) -> None:
 
 
 def its_state_is_all_that_it_keeps(case: Case) -> None:
-    """With the state dict of another, a schedule goes on with the same rates."""
-    optimizer, schedule = _begun(case)
-    for _ in range(20):
+    """With the state dict of another, a schedule goes on with the same rates, and the same momenta if it moves them."""
+    for at in (1, 7, 20, _STEPS - 1):
+        optimizer, schedule = _begun(case)
+        _steps(optimizer, schedule, at)
+        other, resumed = _begun(case)
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        resumed.load_state_dict(copy.deepcopy(schedule.state_dict()))
+        expected, found = _steps(optimizer, schedule, _STEPS - at), _steps(other, resumed, _STEPS - at)
+        differing = next((pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]), None)
+        if differing is not None:
+            raise PromiseError(f"one resumed after {at} steps has {differing[0]}, expected {differing[1]}")
+
+
+def _steps(
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, count: int
+) -> list[list[dict[str, Any]]]:
+    """What the groups have, without their parameters, after each of some steps."""
+    found = []
+    for _ in range(count):
         optimizer.step()
         schedule.step()
-    other, resumed = _begun(case)
-    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    resumed.load_state_dict(copy.deepcopy(schedule.state_dict()))
-    for _ in range(_STEPS - 20):
-        for one, own in ((optimizer, schedule), (other, resumed)):
-            one.step()
-            own.step()
-        rates = [[group["lr"] for group in one.param_groups] for one in (optimizer, other)]
-        require(rates[0] == rates[1], f"one that was resumed has the rates {rates[1]}, expected {rates[0]}")
+        groups = optimizer.param_groups
+        found.append([{name: value for name, value in group.items() if name != "params"} for group in groups])
+    return found
 
 
 PROMISES: tuple[Promise, ...] = (

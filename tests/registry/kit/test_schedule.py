@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,6 +46,24 @@ class Below(Good):
 
     def factor(self, step: int, steps: int) -> float:
         return 1 - step / 100
+
+
+class Forgetful(Good):
+    """Moves the momentum by a count of its own, which is not in its state."""
+
+    def build(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        calls = count()
+
+        def factor(step: int) -> float:
+            for group in optimizer.param_groups:
+                group["betas"] = (0.9 / (1 + next(calls)), 0.999)
+            return self.factor(step, steps)
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def test_one_that_forgets_its_momentum_breaks_this_promise_alone(tmp_path: Path) -> None:
+    assert list(broken_promises(Forgetful(), tmp_path)) == ["its_state_is_all_that_it_keeps"]
 
 
 def test_a_good_one_breaks_no_promise(tmp_path: Path) -> None:
