@@ -51,7 +51,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from opframe.run.job import prepare
 
     experiment = load_experiment(arguments.config, catalog, arguments.overrides)
-    with joined(experiment.trainer.device) as processes:
+    with joined(experiment.trainer) as processes:
         prepare(experiment, console)
         product, copy = ceilings(processes.device, experiment.trainer.precision)
         rows = []

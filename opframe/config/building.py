@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from opframe.console import counted
+from opframe.processes import is_of_another
 from opframe_registry import (
     POINTS,
     Backbone,
@@ -59,6 +60,8 @@ def blamed(component: Component | type[Component], method: str) -> Iterator[None
     except OpframeError:
         raise
     except (Exception, SystemExit) as error:
+        if is_of_another(error):
+            raise
         raise _fault(component, method, error) from error
 
 
@@ -151,6 +154,8 @@ def plugins_blamed(
     except OpframeError:
         raise
     except Exception as error:
+        if is_of_another(error):  # which may well show while the network exchanges something
+            raise
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         if any(frame.f_code.co_name in _CALLS and frame.f_locals.get("self") is network for frame in frames):
             raise _fault(component, "its network", error) from error

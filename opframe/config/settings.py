@@ -23,6 +23,7 @@ from opframe_registry import (
     Optimizer,
     Sampler,
     Schedule,
+    is_duration,
 )
 
 Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
@@ -154,6 +155,16 @@ class Trainer:
         default=None,
         validator=optional(gt(0)),
         metadata={"help": "checkpoints at multiples of so many steps are kept for good (default: none)"},
+    )
+    timeout: str = field(
+        default="15m",
+        validator=is_duration,
+        metadata={"help": "how long processes wait for one of them, which is then named and ended: 15m, 90s"},
+    )
+    wall_clock: str | None = field(
+        default=None,
+        validator=optional(is_duration),
+        metadata={"help": "how long the run may take before it ends, saved: 11h50m (default: as long as it does)"},
     )
 
 

@@ -20,9 +20,9 @@ from opframe.layers.derived import constant_weights
 from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.rollout import Forecast, model_forecast
 from opframe.mixture.source import Source, evaluation_mask
-from opframe.processes import Processes
+from opframe.processes import ElsewhereError, Processes
 from opframe.signals import Interrupted
-from opframe_registry import Backbone, Conditions, DataError, Fields, Prediction, Split
+from opframe_registry import Backbone, Conditions, DataError, Fields, OpframeError, Prediction, Split
 from opframe_registry.component import summary
 
 
@@ -91,23 +91,34 @@ class Evaluator:
         gathering = Gathering(len(trajectories), source.rollout)
         senseless = torch.zeros(source.metadata.trajectories, len(self.fields.channels), dtype=torch.int32)
         forecasts, mask = self._forecasts(source, backbone), self.mask(source)
-        for rows in self._shares(len(trajectories)):
-            if signal() is not None:
-                break
-            batch = [trajectories[row] for row in rows]
-            examples = self.read(source, batch)
-            counted, truth = examples.counted(mask), source.physical(examples.future)
-            for name, forecast in forecasts.items():
-                predicted = self.predict(source, forecast, examples)
-                values = measured(self.metrics, predicted, truth, counted, source.metadata)
-                gathering.add(name, rows, examples, predicted, values)
-            if self.remarks:
-                senseless[batch] = senseless_frames(truth, counted)
-        if self.processes.any(signal() is not None):
-            raise Interrupted(signal() or SIGTERM)
+        error: OpframeError | None = None
+        try:
+            for rows in self._shares(len(trajectories)):
+                if signal() is not None:
+                    break
+                batch = [trajectories[row] for row in rows]
+                examples = self.read(source, batch)
+                counted, truth = examples.counted(mask), source.physical(examples.future)
+                for name, forecast in forecasts.items():
+                    predicted = self.predict(source, forecast, examples)
+                    values = measured(self.metrics, predicted, truth, counted, source.metadata)
+                    gathering.add(name, rows, examples, predicted, values)
+                if self.remarks:
+                    senseless[batch] = senseless_frames(truth, counted)
+        except OpframeError as refusal:
+            error = refusal  # of which the others have to hear
+        self._agree(signal(), error)
         found = gathering.gathered(self.processes)
         remarks = senseless_remarks(source, self.split, self.processes.sum(senseless).tolist()) if self.remarks else ()
         return self._report(source, zero_shot, len(trajectories), found, remarks), tuple(found[MODEL])
+
+    def _agree(self, signal: int | None, error: OpframeError | None) -> None:
+        """Raises the error in its process and ElsewhereError in the others, or Interrupted in all of them."""
+        interrupted, failed = self.processes.ask_any(signal is not None, error is not None)()
+        if failed:
+            raise error or ElsewhereError("another process cannot evaluate")
+        if interrupted:
+            raise Interrupted(signal or SIGTERM)
 
     def _report(
         self,

@@ -8,7 +8,8 @@ from typing import Any
 from attrs import field, frozen
 
 from opframe.config import building
-from opframe_registry import POINTS, Callback, ConfigError
+from opframe.config.settings import Experiment
+from opframe_registry import POINTS, Callback, Catalog, ConfigError
 
 Call = Callable[..., None]
 """A callback's method of one point, of the `Training` and what else the point gives."""
@@ -68,6 +69,15 @@ class Callbacks:
 
     def _with_state(self) -> dict[str, _Live]:
         return {name: each for name, each in self._live.items() if hasattr(each.callback, "state_dict")}
+
+
+def callbacks_of(experiment: Experiment, catalog: Catalog) -> tuple[Callback, ...]:
+    """Those that the experiment lists, and the clock where `trainer.wall_clock` asks for it. Raises PluginError."""
+    limit = experiment.trainer.wall_clock
+    if limit is None:
+        return experiment.callbacks
+    clock: Any = catalog.get(Callback, "wall_clock")
+    return (*experiment.callbacks, clock(limit=limit))
 
 
 def build_callbacks(components: Sequence[Callback]) -> Callbacks:

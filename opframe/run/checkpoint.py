@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.files.atomic import write_atomically
-from opframe.processes import Processes
+from opframe.processes import ElsewhereError, Processes
 from opframe.run.callback_state import fresh_tensors, put_together, taken_apart
 from opframe.weights.checkpoints import (
     CheckpointRecord,
@@ -60,19 +60,27 @@ class Checkpoints:
         """
         final = checkpoint_path(self._folder, record.step)
         partial = self._folder / f"{final.name}.partial"
-        if self._processes.leads:
-            shutil.rmtree(partial, ignore_errors=True)
-            self._folder.mkdir(parents=True, exist_ok=True)
-        self._processes.wait()
+        self._processes.let_leader(lambda: self._make_room(partial))
         try:
             with _quiet():
                 save(state, checkpoint_id=partial, no_dist=self._processes.count == 1)
             if self._processes.leads:
                 self._finish(partial, final, record)
         except (OSError, RuntimeError, CheckpointException) as error:
+            said = self._failure(final, error)
+            if isinstance(error, CheckpointException) and not self._processes.leads:
+                raise ElsewhereError(said) from error  # all of them have heard of it
             shutil.rmtree(partial, ignore_errors=True)
-            raise RunError(self._failure(final, error)) from error
+            raise RunError(said) from error
         self._processes.wait()
+
+    def _make_room(self, partial: Path) -> None:
+        """Raises RunError where nothing can be written, or where the run folder is gone."""
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(self._failure(partial.with_suffix(""), error)) from error
 
     def _finish(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
         said = asdict(evolve(record, run=self._run, files=stored(partial)))

@@ -8,25 +8,32 @@ import logging
 import os
 import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.rendezvous import rendezvous
 
-from opframe.processes import Processes
+from opframe.config.settings import Trainer
+from opframe.processes import ElsewhereError, Processes, is_of_another
 from opframe.run.memory import keep_freed_memory
+from opframe.run.peers import MISTAKE, Peers
 from opframe.signals import SIGNALS, exit_code, left_alone
-from opframe_registry import RunError
+from opframe_registry import OpframeError, RunError, seconds
 
 _TO_SAVE = 300  # seconds that processes have to end their step and save after a signal, before they are killed
-_LOST = 1  # exit code of a process that has lost another one
+_GRACE = 60  # seconds that NCCL, which ends a process without a word, waits longer than those who can say something
 _DEATH_SIGNAL = 1  # prctl(2)
 
 
@@ -65,7 +72,7 @@ def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
         **_where_known({"shutdown_timeout": _TO_SAVE, "signals_to_handle": ",".join(each.name for each in SIGNALS)}),
     )
     try:
-        with logs, left_alone():
+        with logs, left_alone(), _waking_children():
             elastic_launch(config, sys.executable)("-m", "opframe", *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
@@ -84,12 +91,35 @@ def _where_known(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(wanted: str) -> Iterator[Processes]:
+def _waking_children() -> Iterator[None]:
+    """What is sent to this process also wakes children that were stopped (SIGSTOP), so that they hear of their end."""
+    hears, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=_wake_children, args=(hears,), name="wake", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+
+
+def _wake_children(hears: int) -> None:
+    while os.read(hears, 1):
+        for children in Path("/proc/self/task").glob("*/children"):
+            for child in children.read_text().split():
+                with suppress(OSError):
+                    os.kill(int(child), signal.SIGCONT)
+    os.close(hears)
+
+
+@contextmanager
+def joined(settings: Trainer) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
     Everything that holds the distributed model must be gone before this ends, or gloo may abort.
     """
-    device = choose_device(wanted)
+    device = choose_device(settings.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
@@ -98,22 +128,36 @@ def joined(wanted: str) -> Iterator[Processes]:
         yield Processes(rank=0, count=1, device=device)
         return
     _end_with_launcher()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, count = next(rendezvous("env://"))
+    peers = Peers(store, rank, count, seconds(settings.timeout), settings.timeout)
+    questions = _begin_group(store, rank, count, device, seconds(settings.timeout))
     try:
-        yield Processes(rank=dist.get_rank(), count=dist.get_world_size(), device=device)
-    except RuntimeError as error:
-        if not _is_of_another(error):
+        with peers.alive():
+            yield Processes(rank=rank, count=count, device=device, await_leader=peers.await_leader, questions=questions)
+    except ElsewhereError:
+        sys.exit(MISTAKE)
+    except OpframeError:
+        peers.speak()
+        raise
+    except (RuntimeError, TimeoutError) as error:
+        if not is_of_another(error):
             raise
-        words = f"process {dist.get_rank()} has lost another one that it trained with; see what that has said"
-        print(f"error: {words}, or how it ended", file=sys.stderr)
-        sys.exit(_LOST)
+        sys.exit(peers.lose(error))
     finally:
         dist.destroy_process_group()
 
 
-def _is_of_another(error: RuntimeError) -> bool:
-    """Whether processes could not exchange anything, which is the fault of one that is gone."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+def _begin_group(store: Store, rank: int, count: int, device: torch.device, timeout: int) -> dist.ProcessGroup | None:
+    """Let torch bring the processes together; returns those that ask each other in main memory, if they are others."""
+    on_gpus = device.type == "cuda"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpus else "gloo",
+        store=store,
+        rank=rank,
+        world_size=count,
+        timeout=timedelta(seconds=timeout + _GRACE if on_gpus else timeout),
+    )
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if on_gpus else None
 
 
 def _end_with_launcher() -> None:

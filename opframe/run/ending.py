@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 from attrs import define, field
 
-from opframe.processes import Processes
+from opframe.processes import ElsewhereError, Processes
 from opframe.signals import Interrupted
+from opframe_registry import OpframeError
 
 Answer = Callable[[], tuple[bool, ...]]
-"""Whether any process is to be interrupted, and whether one wants to stop training for good."""
+"""Whether any process is to be interrupted, whether one wants to stop training for good, and whether one knows that it
+cannot go on."""
 
 
 @define(kw_only=True)
@@ -21,7 +23,8 @@ class Ending:
 
     `stop` and `interrupt` are the words of callbacks of this process. What all processes have agreed on is whether
     training is over, `stopped` with the words of the callback that ended it for good, and `interruption` with those of
-    one that ended the process as if there had been a `signal`.
+    one that ended the process as if there had been a `signal`. `error` is what keeps this process from the next step,
+    and `failed` that there is one, here or in another process.
     """
 
     processes: Processes
@@ -30,6 +33,8 @@ class Ending:
     interrupt: str | None = None
     signal: int | None = None
     interruption: str = ""
+    error: OpframeError | None = None
+    failed: bool = False
     over: bool = field(init=False)
     _idle: bool = field(default=False, init=False)
 
@@ -45,11 +50,12 @@ class Ending:
 
     def ask(self) -> Answer:
         """Ask all processes; the answer, which waits for the others, is for `agree`."""
-        return self.processes.ask_any(self.signal is not None or self.interrupt is not None, self.stop is not None)
+        interrupted = self.signal is not None or self.interrupt is not None
+        return self.processes.ask_any(interrupted, self.stop is not None, self.error is not None)
 
     def agree(self, answer: Answer, last: bool) -> None:
         """End training where the answer says so; what was to be stopped at the last step has only come to its end."""
-        interrupted, stopped = answer()
+        interrupted, stopped, failed = answer()
         if stopped and self.stopped is None and not last:
             self.stopped = self.processes.first_words(self.stop or "")
             self.over = True
@@ -57,6 +63,13 @@ class Ending:
             self.interruption = self.processes.first_words(self.interrupt or "")
             self.signal = self.signal or signal.SIGTERM  # which another process was sent
             self.over = True
+        if failed and not self.over:
+            self.failed = self.over = True
+
+    def raise_error(self) -> None:
+        """Raises what keeps one of the processes from the next step: ElsewhereError in the others."""
+        if self.failed:
+            raise self.error or ElsewhereError("another process cannot go on")
 
     def end_if_interrupted(self) -> None:
         """Raises Interrupted after a signal. For where nothing that is saved is being changed."""

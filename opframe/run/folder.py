@@ -8,8 +8,8 @@ import platform
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,9 +23,10 @@ from opframe.config.defaults import completed
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.atomic import write_atomically
+from opframe.processes import is_of_another
 from opframe.run.assembly import Sources
 from opframe.run.experiment import to_toml
-from opframe.weights.checkpoints import CheckpointRecord, latest_record
+from opframe.weights.checkpoints import CheckpointRecord, latest_record, latest_step
 from opframe.weights.normalization import differing, normalised, records
 from opframe.weights.pretrained import Header, Origin, Trained, header_toml, now, read_header
 from opframe_registry import Catalog, RunError
@@ -34,6 +35,7 @@ _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "
 # What may change between the parts of one run, because it does not change the weights.
 _FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
 _FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep", "keep_every")}
+_FREE |= {"trainer.timeout", "trainer.wall_clock"}
 _FREE |= {f"parallel.{key}" for key in ("strategy", "shard", "cpu_offload", "checkpoint_activations")}
 _FREE_TABLES = ("evaluation.", "zero_shot", "files", "loggers", "callbacks")
 
@@ -66,7 +68,9 @@ class RunFolder:
             raise RunError(f"{self.path} holds another experiment; it differs in{lines}\nchoose another run.folder")
         if not resume:
             found = self._in_words(latest, experiment.trainer.steps)
-            raise RunError(f"{self.path} holds {found}\ncontinue or evaluate it: {how}\nor choose another run.folder")
+            raise RunError(
+                f"{self.path} holds {found}\ncontinue or evaluate it: {how}\nor choose another run.folder{_again()}"
+            )
 
     def _in_words(self, latest: CheckpointRecord, steps: int) -> str:
         if latest.step >= steps or latest.stopped is not None:
@@ -128,6 +132,28 @@ class RunFolder:
             for key in keys
             if old.get(key) != new.get(key) and repr(old.get(key)) != repr(new.get(key))  # nan is no other nan
         ]
+
+
+def _again() -> str:
+    """What is to be said where torchrun has begun a run again, with the words of the first time."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return (
+        "\ntorchrun --max-restarts begins again with the same words: give --resume auto from the start" if again else ""
+    )
+
+
+@contextmanager
+def writable(folder: RunFolder) -> Iterator[None]:
+    """Says what to do where something cannot be written: the disk is full, or the folder is gone. Raises RunError."""
+    try:
+        yield
+    except OSError as error:
+        if is_of_another(error):
+            raise
+        step = latest_step(folder.checkpoints)
+        kept = "nothing is saved yet" if step is None else f"step {step} is saved, from where --resume goes on"
+        place = error.filename or folder.path
+        raise RunError(f"{place}: cannot be written or read ({error.strerror or error}); {kept}") from error
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

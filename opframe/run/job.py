@@ -31,12 +31,12 @@ from opframe.mixture.source import left_out
 from opframe.mixture.validation import in_words
 from opframe.processes import Processes
 from opframe.run import assembly, overlaps
-from opframe.run.callbacks import build_callbacks, check_evaluations
+from opframe.run.callbacks import build_callbacks, callbacks_of, check_evaluations
 from opframe.run.checkpoint import Checkpoints, check_checkpoint, read_callbacks, restore_state
 from opframe.run.distributed import joined
 from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
-from opframe.run.folder import RunFolder
+from opframe.run.folder import RunFolder, writable
 from opframe.run.lock import held_by_leader
 from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
@@ -65,7 +65,7 @@ def run(request: Request, console: Console) -> Outcome:
     """Prepare, train, evaluate and report. Raises OpframeError for what the person can mend."""
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
+    with joined(experiment.trainer) as processes, explained(), writable(folder), held_by_leader(folder.path, processes):
         if request.resume == "auto":
             lines = processes.let_leader(lambda: set_aside_damaged(folder.checkpoints))
             for line in lines if processes.leads else ():
@@ -75,7 +75,7 @@ def run(request: Request, console: Console) -> Outcome:
         if processes.leads:
             check_batches(experiment, processes.count)
             prepare(experiment, console)
-        processes.wait()
+        processes.wait_for_leader()
         outcome = _train_and_report(request, folder, processes, console)
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
@@ -112,7 +112,7 @@ def _evaluated(
             assembly.prepare_zero_shot(experiment, sources, progress)
             if experiment.evaluation.overlap:
                 found = overlaps.with_test(experiment, sources, progress)
-    processes.wait()
+    processes.wait_for_leader()
     return assembly.normalised_zero_shot(experiment, sources), found
 
 
@@ -123,6 +123,7 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
     check_memory(experiment, sources, processes)
     processes.wait()
     found = _validation_overlaps(experiment, sources, processes, console)
+    processes.wait_for_leader()
     evaluator = make_evaluator(experiment, sources, request.catalog, processes)
     validation = _validator(evaluator, sources)
     backbone = _begin(request, folder, sources, processes, console)
@@ -172,7 +173,7 @@ def evaluate(request: Request, console: Console) -> Report:
             "normalised as the weights were trained: leave the key out"
         )
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer.device) as processes, explained(), held_by_leader(folder.path, processes):
+    with joined(experiment.trainer) as processes, explained(), writable(folder), held_by_leader(folder.path, processes):
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
         prepare(experiment, console)
         sources = assembly.open_sources(experiment)
@@ -212,7 +213,7 @@ def _begin(
             write_atomically(folder.path / "init.json", transferred.to_json())
         if training and not resumed:
             remember(folder.path, experiment, sources)
-    processes.wait()
+    processes.wait_for_leader()
     backbone.to(processes.device)
     assembly.check_grids(backbone, sources)
     return backbone
@@ -246,7 +247,7 @@ def _train(
     experiment, processes = request.experiment, evaluator.processes
     settings = experiment.trainer if validation else evolve(experiment.trainer, evaluate_every=None)
     limited = (validation or evaluator).limited(experiment.evaluation.trajectories)  # never used where there is none
-    callbacks = build_callbacks(experiment.callbacks)
+    callbacks = build_callbacks(callbacks_of(experiment, request.catalog))
     known = sum(source.metadata.trajectories for source in limited.sources) if validation else 0
     check_evaluations(experiment.callbacks, known)
     share(backbone, experiment.parallel, processes, partial(evaluator.try_once, backbone))

@@ -72,7 +72,9 @@ class Loggers:
                 call(each.logger)
         except OpframeError as error:
             self._live.remove(each)
-            self.say(f"the logger {each.component.name} is left out from here on: {error}")
+            cause = error.__cause__
+            said = cause.strerror if isinstance(cause, OSError) and cause.strerror else error  # which is nobody's fault
+            self.say(f"the logger {each.component.name} is left out from here on: {said}")
 
 
 def open_loggers(experiment: Experiment, step: int, say: Callable[[str], None]) -> Loggers:

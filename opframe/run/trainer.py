@@ -19,7 +19,7 @@ from opframe.evaluation.pictures import rollout_pictures
 from opframe.evaluation.protocol import Evaluator
 from opframe.evaluation.scores import Report
 from opframe.mixture.loading import split_batch, to_device
-from opframe.processes import Processes
+from opframe.processes import ElsewhereError, Processes
 from opframe.run.callbacks import Callbacks
 from opframe.run.checkpoint import Checkpoints, collect_callbacks, collect_state
 from opframe.run.ending import Answer, Ending
@@ -27,9 +27,10 @@ from opframe.run.loggers import Loggers
 from opframe.run.parameters import training_mode
 from opframe.run.sharing import same_buffers, whole, whole_weights
 from opframe.run.task import wrap
+from opframe.run.upcoming import Upcoming
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
-from opframe_registry import Batch, DataError, LossFunction, RunError
+from opframe_registry import Batch, DataError, LossFunction, OpframeError, PluginError, RunError
 
 
 @frozen(kw_only=True)
@@ -125,15 +126,18 @@ class Trainer:
         self._checked = self.step
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         training_mode(self.backbone)
-        with deferred(self._end.hear):
+        upcoming = Upcoming(batches=batches, ahead=self.processes.count > 1)
+        with deferred(self._end.hear), self._located():
             try:
                 self._begin()
-                while not self._end.over and self.step < self.stop_at and (batch := self._next(batches)) is not None:
+                while not self._end.over and self.step < self.stop_at and (batch := self._next(upcoming)) is not None:
                     self._carry_out(batch)
                     del batch  # its memory is for the next one
             except Interrupted:
                 self._end.signal = self._end.signal or signal.SIGTERM  # which another process was sent
                 self._agree(self._end.ask())
+            with self._saved_first():
+                self._end.raise_error()
             if self._saved != self.step:
                 self.save(None)
             for call in self.callbacks.after_training:
@@ -158,9 +162,20 @@ class Trainer:
             self._agree(self._end.ask())
             self.save(error)
 
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+    @contextmanager
+    def _located(self) -> Iterator[None]:
+        """What ends training from outside says in which step."""
+        try:
+            yield
+        except (RuntimeError, TimeoutError) as error:
+            error.add_note(f"in step {self.step + 1}")
+            raise
+
+    def _next(self, upcoming: Upcoming) -> Batch | None:
         with self._saved_first(), self._end.interruptible():
-            return next(batches, None)
+            batch = upcoming.take()
+            self._end.error = upcoming.error
+            return batch
 
     def _carry_out(self, batch: Batch) -> None:
         """A step, and what is due after it.
@@ -174,7 +189,7 @@ class Trainer:
         for call in self.callbacks.after_step:
             call(self)
         self._log(len(batch.inputs))
-        with self._saved_first():
+        with nullcontext() if self.callbacks.before_evaluation else self._saved_first():
             error = self.evaluate() if self._due(self.settings.evaluate_every) else None
         self._agree(ahead or self._end.ask())
         if error is not None or self._due(self.settings.checkpoint_every):
@@ -182,14 +197,15 @@ class Trainer:
 
     @contextmanager
     def _saved_first(self) -> Iterator[None]:
-        """What is trained is saved before an error in the data ends it. Several processes would have to agree first."""
+        """What is trained is saved before an error in the data ends it, in one process or in all that agree on it."""
         try:
             yield
-        except DataError as error:
-            if self.processes.count > 1 or self._saved == self.step:
+        except (DataError, PluginError, ElsewhereError) as error:
+            agreed = self.processes.count == 1 or self._end.failed
+            if self._saved == self.step or not agreed:
                 raise
             self.save(None)
-            raise DataError(f"{error}\nthe run is saved at step {self.step}, from where --resume goes on") from error
+            raise type(error)(f"{error}\nthe run is saved at step {self.step}, from where --resume goes on") from error
 
     def _agree(self, answer: Answer) -> None:
         self._end.agree(answer, last=self.step >= self.steps)
@@ -238,7 +254,11 @@ class Trainer:
         same_buffers(self.backbone, self.processes)
         uncut = bool(self.callbacks.before_evaluation)
         with whole_weights(self.backbone), nullcontext() if uncut else self._end.interruptible():
-            report = self.evaluator.evaluate(self.backbone, lambda: None if uncut else self._end.signal)
+            try:
+                report = self.evaluator.evaluate(self.backbone, lambda: None if uncut else self._end.signal)
+            except OpframeError:
+                self._end.failed = True  # all processes come here together
+                raise
             pictures = rollout_pictures(self.evaluator, self.backbone) if self.loggers.images else {}
         training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
@@ -289,13 +309,18 @@ class Trainer:
         self.bar.show(self.step, f"{words}  lr {self._rate:.2e}  {rate:.0f} samples/s")
 
     def _check_finite(self) -> None:
-        if not all(torch.isfinite(value) for value in (*self.losses.values(), self._norm)):
-            values = ", ".join(f"{name} = {float(value)}" for name, value in self.losses.items())
-            latest = self.checkpoints.latest()
-            said = f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}"
-            why = self.suspect(range(self._checked, self.step)) or "lower optimizer.learning_rate or trainer.clip"
-            raise RunError(f"{said}; {why} (last good checkpoint: {latest or 'none'})")
-        self._checked = self.step
+        """Raises RunError, in the leading process, where a loss or a gradient of any process is not finite."""
+        broken = not all(torch.isfinite(value) for value in (*self.losses.values(), self._norm))
+        if not self.processes.any(broken):
+            self._checked = self.step
+            return
+        suspects = self.processes.first_words(self.suspect(range(self._checked, self.step)) or "")
+        if not self.processes.leads:
+            raise ElsewhereError("training diverged")
+        values = ", ".join(f"{name} = {float(value)}" for name, value in self.losses.items())
+        said = f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}"
+        why = suspects or "lower optimizer.learning_rate or trainer.clip"
+        raise RunError(f"{said}; {why} (last good checkpoint: {self.checkpoints.latest() or 'none'})")
 
     def _autocast(self) -> torch.autocast:
         enabled = self.settings.precision == "bfloat16"

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from opframe.processes import is_of_another
 from opframe.weights.location import WeightsError
 
 _ADMITTED = {
@@ -57,9 +58,14 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def first_cause(error: BaseException) -> str:
-    """What went wrong, in a line, where torch has gathered the errors of several processes."""
+    """What went wrong, in a line, where torch has gathered the errors of several processes.
+
+    Where they could not exchange anything, that is raised as it is: the checkpoint is not to blame.
+    """
     failures = list(getattr(error, "failures", {}).values())
     cause = failures[0][0] if failures else error
+    if is_of_another(cause):
+        raise cause
     return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 

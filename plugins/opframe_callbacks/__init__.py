@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar, final
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, gt, lt
 
-from opframe_registry import Callback, Component, hookimpl
-
-_SECONDS = (86400, 3600, 60, 1)
-"""Of a day, an hour, a minute and a second."""
-_DURATION = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+from opframe_registry import Callback, Component, hookimpl, is_duration, seconds
 
 
 @final
@@ -42,18 +37,6 @@ class EarlyStopping(Callback):
         return Patience(self.patience, self.min_delta)
 
 
-def _is_duration(component: object, attribute: Attribute[str], value: str) -> None:
-    if not _DURATION.fullmatch(value) or seconds(value) == 0:
-        raise ValueError(f"{attribute.name} = '{value}' is no duration; write it as 11h50m, 90m or 2d")
-
-
-def seconds(duration: str) -> int:
-    """A duration as days, hours, minutes and seconds, such as `11h50m`, in seconds."""
-    parts = _DURATION.fullmatch(duration)
-    counts = parts.groups() if parts else ()
-    return sum(int(count or 0) * unit for count, unit in zip(counts, _SECONDS, strict=False))
-
-
 @final
 @frozen(kw_only=True)
 class WallClock(Callback):
@@ -65,7 +48,7 @@ class WallClock(Callback):
     """
 
     name: ClassVar[str] = "wall_clock"
-    limit: str = field(validator=_is_duration, metadata={"help": "how long the run may take: 11h50m, 90m, 2d"})
+    limit: str = field(validator=is_duration, metadata={"help": "how long the run may take: 11h50m, 90m, 2d"})
 
     def build(self) -> object:
         """Make the object that looks at the clock."""

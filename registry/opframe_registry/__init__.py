@@ -16,6 +16,7 @@ from opframe_registry.components import (
     Schedule,
 )
 from opframe_registry.discovery import API, Catalog, Plugin, did_you_mean, discover
+from opframe_registry.durations import is_duration, seconds
 from opframe_registry.errors import ConfigError, DataError, OpframeError, PluginError, RunError
 from opframe_registry.hooks import hookimpl
 from opframe_registry.identity import LATER, SELECTS, UNCHANGED, Identity, Stamp
@@ -96,4 +97,6 @@ __all__ = [
     "did_you_mean",
     "discover",
     "hookimpl",
+    "is_duration",
+    "seconds",
 ]
