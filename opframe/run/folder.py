@@ -137,9 +137,7 @@ class RunFolder:
 def _again() -> str:
     """What is to be said where torchrun has begun a run again, with the words of the first time."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return (
-        "\ntorchrun --max-restarts begins again with the same words: give --resume auto from the start" if again else ""
-    )
+    return "\ntorchrun begins again with the same words (--max-restarts): give --resume auto at once" if again else ""
 
 
 @contextmanager

@@ -71,7 +71,10 @@ class Peers:
     def await_leader(self) -> None:
         """Wait until the leading process has come here as well. Raises TimeoutError where it gives no sign of life."""
         self._waits += 1
-        key = f"led {self._waits}"
+        with suppress(RuntimeError):  # the launcher, which has the store, is gone; what comes next waits all the same
+            self._await(f"led {self._waits}")
+
+    def _await(self, key: str) -> None:
         if self._rank == 0:
             self._put(key, True)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,7 +143,8 @@ def test_processes_that_look_at_data_end_with_the_one_that_asks_them_to(experime
 
 PARALLEL = {
     "building the network": Phase(slow="opframe.run.assembly:check_grids"),
-    "training": Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=4, step=5),
+    # each process has read a batch ahead of the one that it trains on
+    "training": Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=4, step=4),
     "evaluating in training": Phase(
         slow="opframe.evaluation.protocol:Evaluator.read",
         how="briefly",
@@ -177,18 +179,38 @@ def test_processes_save_and_end_when_their_launcher_is_killed(experiment: Path) 
     process.kill()
     process.communicate()
     wait_until_gone(ranks)
-    assert steps_saved(experiment)[-1] == "step-00000005"
+    assert steps_saved(experiment)[-1] == "step-00000004"
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
-def test_a_run_begins_again_where_one_of_its_processes_dies_and_has_the_same_weights(experiment: Path) -> None:
-    options = ("trainer.checkpoint_every=2",)
+def test_a_process_that_is_stopped_hears_of_the_end_and_saves(experiment: Path) -> None:
+    process = start(experiment, PARALLEL["training"], "run", "--nproc", "2")
+    wait_until_reached(experiment, process, ranks=2)
+    ranks = children(process)
+    os.kill(ranks[0], signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert "stopped at step 4, saved" in output
+    wait_until_gone(ranks)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_run_begins_again_where_one_of_its_processes_dies_or_hangs_and_has_the_same_weights(
+    experiment: Path, number: signal.Signals
+) -> None:
+    options = ("trainer.checkpoint_every=2", "trainer.timeout=8s")
     phase = Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=5, options=options)
     process = start(experiment, phase, "run", "--nproc", "2", "--restarts", "1")
     wait_until_reached(experiment, process, ranks=2)
-    os.kill(children(process)[1], signal.SIGKILL)
+    hit = children(process)[1]
+    os.kill(hit, number)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
+    if number == signal.SIGSTOP:
+        assert f"process 1 (number {hit} on {socket.gethostname()}) does not answer in step " in errors
+        assert errors.count("error: ") == 1
     assert "all begin again from the last checkpoint (1 of 1)" in output
     assert "Traceback" not in errors
     run = experiment.parent / "run"
