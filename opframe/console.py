@@ -21,6 +21,11 @@ _SHOWN = 12  # numbers in a sentence
 _SECONDS = 10.0  # between the lines that a bar becomes where there is no terminal
 
 
+def say(console: Console, words: str) -> None:
+    """A line of text as it is."""
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
 def counted(count: int, one: str) -> str:
     """A number and what is counted, as `1 file` or `2 trajectories`."""
     *before, last = one.split(" ")

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.files.atomic import write_atomically
 from opframe.processes import ElsewhereError, Processes
-from opframe.run.callback_state import fresh_tensors, put_together, taken_apart
+from opframe.weights.callback_state import read_states, taken_apart
 from opframe.weights.checkpoints import (
     CheckpointRecord,
     check_sound,
@@ -152,20 +152,8 @@ def collect_callbacks(states: Mapping[str, Any], leads: bool) -> dict[str, Any]:
 
 def read_callbacks(path: Path, processes: Processes) -> dict[str, Any]:
     """The states of callbacks in a checkpoint, by their names. Raises RunError naming the checkpoint."""
-    names = read_record(path).callbacks
-    if not names:
-        return {}
-    forms = _loaded(path, {name: {"form": ""} for name in names}, processes)
-    tensors = {name: fresh_tensors(forms[name]["form"]) for name in names}
-    if any(tensors.values()):
-        _loaded(path, {name: {"tensors": fresh} for name, fresh in tensors.items()}, processes)
-    return {name: put_together(forms[name]["form"], tensors[name]) for name in names}
-
-
-def _loaded(path: Path, callbacks: dict[str, Any], processes: Processes) -> dict[str, Any]:
-    state = {"callbacks": callbacks}
-    _load(path, state, processes)
-    return state["callbacks"]
+    with _in_words():
+        return read_states(path, alone=processes.count == 1)
 
 
 def restore_state(
@@ -190,8 +178,14 @@ def restore_state(
 
 def _load(path: Path, state: dict[str, Any], processes: Processes) -> None:
     """Read a checkpoint into a state. Raises RunError naming the checkpoint."""
-    try:
+    with _in_words():
         load_stored(path, state, alone=processes.count == 1)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
     except WeightsError as error:
         raise RunError(str(error)) from error
 

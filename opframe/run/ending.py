@@ -13,8 +13,8 @@ from opframe.signals import Interrupted
 from opframe_registry import OpframeError
 
 Answer = Callable[[], tuple[bool, ...]]
-"""Whether any process is to be interrupted, whether one wants to stop training for good, and whether one knows that it
-cannot go on."""
+"""Whether any process is to be interrupted, whether one wants to stop training for good, whether one knows that it
+cannot go on, and whether one wants to go back."""
 
 
 @define(kw_only=True)
@@ -24,7 +24,8 @@ class Ending:
     `stop` and `interrupt` are the words of callbacks of this process. What all processes have agreed on is whether
     training is over, `stopped` with the words of the callback that ended it for good, and `interruption` with those of
     one that ended the process as if there had been a `signal`. `error` is what keeps this process from the next step,
-    and `failed` that there is one, here or in another process.
+    and `failed` that there is one, here or in another process; `back` is why a callback wants to go back to a
+    checkpoint, and `rolled_back` that all do.
     """
 
     processes: Processes
@@ -35,6 +36,8 @@ class Ending:
     interruption: str = ""
     error: OpframeError | None = None
     failed: bool = False
+    back: str | None = None
+    rolled_back: bool = False
     over: bool = field(init=False)
     _idle: bool = field(default=False, init=False)
 
@@ -51,11 +54,11 @@ class Ending:
     def ask(self) -> Answer:
         """Ask all processes; the answer, which waits for the others, is for `agree`."""
         interrupted = self.signal is not None or self.interrupt is not None
-        return self.processes.ask_any(interrupted, self.stop is not None, self.error is not None)
+        return self.processes.ask_any(interrupted, self.stop is not None, self.error is not None, self.back is not None)
 
     def agree(self, answer: Answer, last: bool) -> None:
         """End training where the answer says so; what was to be stopped at the last step has only come to its end."""
-        interrupted, stopped, failed = answer()
+        interrupted, stopped, failed, back = answer()
         if stopped and self.stopped is None and not last:
             self.stopped = self.processes.first_words(self.stop or "")
             self.over = True
@@ -65,6 +68,8 @@ class Ending:
             self.over = True
         if failed and not self.over:
             self.failed = self.over = True
+        if back and not self.over:
+            self.rolled_back = self.over = True
 
     def raise_error(self) -> None:
         """Raises what keeps one of the processes from the next step: ElsewhereError in the others."""

@@ -11,28 +11,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import torch
 from attrs import evolve, frozen
 from rich.console import Console
 from torch import nn
 
 from opframe.config import building
 from opframe.config.settings import Experiment, components_of
-from opframe.config.settings import Trainer as Settings
-from opframe.console import Bar, Preparation, counted
+from opframe.console import Preparation, say
 from opframe.evaluation.protocol import Evaluator
 from opframe.evaluation.report import draw_all, make_tables, measured_on, verdict, write_report
 from opframe.evaluation.scores import Report
 from opframe.files.atomic import write_atomically
-from opframe.mixture.extremes import extreme_window
-from opframe.mixture.loading import batches, make_loader
 from opframe.mixture.overlap import Overlap
 from opframe.mixture.source import left_out
 from opframe.mixture.validation import in_words
 from opframe.processes import Processes
 from opframe.run import assembly, overlaps
-from opframe.run.callbacks import build_callbacks, callbacks_of, check_evaluations
-from opframe.run.checkpoint import Checkpoints, check_checkpoint, read_callbacks, restore_state
+from opframe.run.course import Course
 from opframe.run.distributed import joined
 from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
@@ -41,9 +36,9 @@ from opframe.run.lock import held_by_leader
 from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.same_data import data_in_words, remember
-from opframe.run.sharing import is_shared, share, whole_weights
-from opframe.run.trainer import Outcome, Trainer
-from opframe.weights.checkpoints import CheckpointRecord, latest_step, read_record, set_aside_damaged
+from opframe.run.sharing import is_shared, whole_weights
+from opframe.run.trainer import Outcome
+from opframe.weights.checkpoints import latest_step, set_aside_damaged
 from opframe_registry import Catalog, ConfigError
 
 Resume = bool | Literal["auto"]
@@ -69,7 +64,7 @@ def run(request: Request, console: Console) -> Outcome:
         if request.resume == "auto":
             lines = processes.let_leader(lambda: set_aside_damaged(folder.checkpoints))
             for line in lines if processes.leads else ():
-                _say(console, line)
+                say(console, line)
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
         processes.wait()
         if processes.leads:
@@ -135,11 +130,23 @@ def _train_and_report(request: Request, folder: RunFolder, processes: Processes,
         console.print(", ".join([*plan_in_words(experiment, backbone), f"on {processes.device}"]), highlight=False)
     with closing(_loggers(experiment, folder, processes, console)) as loggers:
         with _blamed(experiment, backbone, evaluator):
-            outcome = _train(request, folder, sources, backbone, evaluator, validation, loggers, console)
+            outcome = Course(
+                experiment=experiment,
+                catalog=request.catalog,
+                folder=folder,
+                sources=sources,
+                backbone=backbone,
+                evaluator=evaluator,
+                validation=validation,
+                loggers=loggers,
+                console=console,
+                stop_at=request.stop_at,
+            ).train()
         if not outcome.interrupted:
             when = f"{time.monotonic() - started:.0f} s since the run began or was resumed"
             end = end_in_words(folder.checkpoints, outcome.step, outcome.stopped)
-            facts = facts_of(experiment, processes, [*plan_in_words(experiment, backbone), *end], when)
+            done = [*plan_in_words(experiment, backbone), *end, *outcome.said]
+            facts = facts_of(experiment, processes, done, when)
             with whole_weights(backbone):
                 scores = validation.evaluate(backbone) if validation else None
                 sources, others = _evaluated(experiment, sources, processes, console)
@@ -156,11 +163,7 @@ def _loggers(experiment: Experiment, folder: RunFolder, processes: Processes, co
     """The loggers of the run, which go on from its latest checkpoint. Raises RunError or PluginError."""
     if not processes.leads:
         return Loggers()
-    return open_loggers(experiment, latest_step(folder.checkpoints) or 0, partial(_say, console))
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(words, markup=False, highlight=False, soft_wrap=True)
+    return open_loggers(experiment, latest_step(folder.checkpoints) or 0, partial(say, console))
 
 
 def evaluate(request: Request, console: Console) -> Report:
@@ -204,7 +207,7 @@ def _begin(
     lines = processes.let_leader(lambda: data_in_words(folder.path, experiment, sources) if resumed else [])
     if processes.leads:
         for line in lines:
-            _say(console, line)
+            say(console, line)
         folder.describe(experiment, sources, request.catalog, processes.device, processes.count)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         for line in transferred.summary() if transferred else ():
@@ -232,86 +235,6 @@ def _validator(evaluator: Evaluator, sources: assembly.Sources) -> Evaluator | N
     if not sources.validation:
         return None
     return evolve(evaluator, sources=sources.validation, zero_shot=(), split="validation")
-
-
-def _train(
-    request: Request,
-    folder: RunFolder,
-    sources: assembly.Sources,
-    backbone: nn.Module,
-    evaluator: Evaluator,
-    validation: Evaluator | None,
-    loggers: Loggers,
-    console: Console,
-) -> Outcome:
-    experiment, processes = request.experiment, evaluator.processes
-    settings = experiment.trainer if validation else evolve(experiment.trainer, evaluate_every=None)
-    limited = (validation or evaluator).limited(experiment.evaluation.trajectories)  # never used where there is none
-    callbacks = build_callbacks(callbacks_of(experiment, request.catalog))
-    known = sum(source.metadata.trajectories for source in limited.sources) if validation else 0
-    check_evaluations(experiment.callbacks, known)
-    share(backbone, experiment.parallel, processes, partial(evaluator.try_once, backbone))
-    optimizer = assembly.build_optimizer(experiment, backbone)
-    schedule = assembly.build_schedule(experiment, optimizer)
-    name = folder.name()
-    checkpoints = Checkpoints(folder.checkpoints, settings.keep, processes, name, settings.keep_every)
-    torch.manual_seed(experiment.run.seed + processes.rank)
-    record, latest = CheckpointRecord(step=0, processes=processes.count), checkpoints.latest()
-    if latest is not None:
-        check_checkpoint(latest, name, processes)
-        record = read_record(latest)
-        _say_what_continues(latest, processes, console)
-        restore_state(latest, backbone, optimizer, schedule, processes)
-        differing = callbacks.load(read_callbacks(latest, processes))
-        for line in differing if processes.leads else ():
-            _say(console, line)
-    step = record.step
-    order = assembly.build_order(experiment, sources.train)
-    stop_at = max(min(request.stop_at or settings.steps, settings.steps), step) if record.stopped is None else step
-    plan = assembly.training_plan(experiment, order, processes.rank, processes.count, range(step, stop_at))
-    windows = assembly.training_windows(experiment, sources)
-    loader = make_loader(windows, plan, experiment.data.workers, pin=processes.device.type == "cuda")
-    with Bar(console, "training", settings.steps, step, shown=processes.leads) as bar:
-        trainer = Trainer(
-            settings=settings,
-            backbone=backbone,
-            loss=assembly.build_loss(experiment, sources.fields),
-            optimizer=optimizer,
-            schedule=schedule,
-            checkpoints=checkpoints,
-            evaluator=limited,
-            batch_size=experiment.data.batch_size,
-            seed=experiment.run.seed,
-            step=step,
-            stop_at=stop_at,
-            stopped=record.stopped,
-            pending=latest is not None and _pending(record, settings),
-            loggers=loggers,
-            callbacks=callbacks,
-            bar=bar,
-            suspect=partial(extreme_window, windows, plan),
-        )
-        with closing(batches(loader)) as stream:
-            return trainer.train(stream)
-
-
-def _pending(record: CheckpointRecord, settings: Settings) -> bool:
-    """Whether a run was interrupted before the evaluation that was due at the step of its checkpoint."""
-    every = settings.evaluate_every
-    return every is not None and record.step % every == 0 and record.error is None and record.stopped is None
-
-
-def _say_what_continues(latest: Path, processes: Processes, console: Console) -> None:
-    record = read_record(latest)
-    if not processes.leads:
-        return
-    console.print(f"continuing from {latest}", highlight=False)
-    if record.processes != processes.count:
-        console.print(
-            f"it was written by {counted(record.processes, 'process')} and continues on {processes.count}: the data "
-            "and the noise are the same, sums are rounded differently, and the state of dropout is not restored",
-            highlight=False,
-        )
 
 
 def _report(

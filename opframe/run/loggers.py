@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ class Loggers:
 
     say: Callable[[str], None] = lambda words: None
     _live: list[_Live] = field(factory=list, init=False)
+    _runs: list[RunInfo] = field(factory=list, init=False)
 
     @property
     def images(self) -> bool:
@@ -42,12 +43,20 @@ class Loggers:
 
     def begin(self, components: Sequence[Logger], run: RunInfo) -> None:
         """Begin, or go on with, the record of a run. Raises RunError or PluginError; those that began are closed."""
+        self._runs[:] = [run]
         try:
             for component in components:
                 self._live.append(_Live(component, building.build_logger(component, run)))
         except BaseException:
             self.close()
             raise
+
+    def go_back(self, step: int) -> None:
+        """Drop what was recorded beyond a step, as where a run is resumed from it. Raises RunError or PluginError."""
+        components = [each.component for each in self._live]
+        self.close()
+        for run in tuple(self._runs):
+            self.begin(components, evolve(run, step=step))
 
     def log(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Record named numbers of one step; `kind` is train, evaluation or test."""

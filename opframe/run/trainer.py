@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -25,6 +26,7 @@ from opframe.run.checkpoint import Checkpoints, collect_callbacks, collect_state
 from opframe.run.ending import Answer, Ending
 from opframe.run.loggers import Loggers
 from opframe.run.parameters import training_mode
+from opframe.run.setbacks import Setbacks
 from opframe.run.sharing import same_buffers, whole, whole_weights
 from opframe.run.task import wrap
 from opframe.run.upcoming import Upcoming
@@ -38,7 +40,8 @@ class Outcome:
     """How training ended, and the report of a run that was not interrupted.
 
     `signal` ended the process, or a callback did as if there had been one: `interruption` has its words. `stopped` are
-    those with which a callback ended training for good.
+    those with which a callback ended training for good, `rolled_back` those with which one goes back to a checkpoint.
+    `said` is what callbacks have said in the end.
     """
 
     step: int
@@ -46,6 +49,8 @@ class Outcome:
     signal: int | None = None
     interruption: str = ""
     stopped: str | None = None
+    rolled_back: str | None = None
+    said: tuple[str, ...] = ()
     report: Report | None = None
 
 
@@ -55,8 +60,9 @@ class Trainer:
 
     `batch_size` is that of the global batch, of which every process has a share (None: they are all equal).
 
-    It is what callbacks see as `Training`. `stopped` says why training was ended for good before it resumes, and
-    `pending` that the evaluation which is due at the step it resumes from is still to be made.
+    It is what callbacks see as `Training`. `stopped` says why training was ended for good before it resumes,
+    `pending` that the evaluation which is due at the step it resumes from is still to be made, and `rollbacks` how
+    often it has gone back to a checkpoint.
     """
 
     settings: Settings
@@ -72,6 +78,8 @@ class Trainer:
     stop_at: int = field(default=Factory(lambda self: self.settings.steps, takes_self=True))
     stopped: str | None = None
     pending: bool = False
+    rollbacks: int = 0
+    setbacks: Setbacks | None = None
     loggers: Loggers = field(factory=Loggers)
     callbacks: Callbacks = field(factory=Callbacks)
     bar: Bar = field(factory=Bar.hidden)
@@ -86,6 +94,9 @@ class Trainer:
     _clock: tuple[float, int] = field(factory=lambda: (time.monotonic(), 0), init=False)
     _saved: int = field(default=-1, init=False)
     _weight: float = field(default=1.0, init=False)
+    _skip: str | None = field(default=None, init=False)
+    _left_out: bool = field(default=False, init=False)
+    _said: list[str] = field(factory=list, init=False)
 
     @_end.default
     def _ending(self) -> Ending:
@@ -117,6 +128,32 @@ class Trainer:
         """Save after this step and end, as after a signal."""
         self._end.interrupt = reason
 
+    def skip(self, reason: str) -> None:
+        """Leave this step out, so that it changes no weight."""
+        self._skip = reason
+
+    def roll_back(self, reason: str) -> None:
+        """End training after this step without saving, to go on from the latest checkpoint."""
+        self._end.back = reason
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the global batch of what each process has of its share."""
+        return self.processes.sum(value * self._weight) / self.processes.count
+
+    def say(self, words: str) -> None:
+        """Say a line to the person."""
+        self._said.append(words)
+        if self.setbacks is not None and self.processes.leads:
+            self.setbacks.say(words)
+
+    def go_back(self, step: int, callbacks: Callbacks) -> None:
+        """Be ready to train on from a checkpoint that has been loaded into what this trains."""
+        self.step, self.callbacks = step, callbacks
+        self.rollbacks += 1
+        self._end = Ending(processes=self.processes)
+        self.losses, self._norm, self._left_out = {}, torch.zeros(()), False
+        self.optimizer.zero_grad(set_to_none=True)
+
     def train(self, batches: Iterator[Batch]) -> Outcome:
         """Train until the last step, a signal, a callback's word, or `stop_at`; the last state is always saved.
 
@@ -138,8 +175,12 @@ class Trainer:
                 self._agree(self._end.ask())
             with self._saved_first():
                 self._end.raise_error()
+            if self._end.rolled_back:
+                why = self.processes.first_words(self._end.back or "")
+                return Outcome(step=self.step, interrupted=False, rolled_back=why)
             if self._saved != self.step:
                 self.save(None)
+            self._said.clear()
             for call in self.callbacks.after_training:
                 call(self)
         end = self._end
@@ -149,6 +190,7 @@ class Trainer:
             signal=end.signal,
             interruption=end.interruption,
             stopped=end.stopped,
+            said=tuple(self._said),
         )
 
     def _begin(self) -> None:
@@ -192,7 +234,7 @@ class Trainer:
         with nullcontext() if self.callbacks.before_evaluation else self._saved_first():
             error = self.evaluate() if self._due(self.settings.evaluate_every) else None
         self._agree(ahead or self._end.ask())
-        if error is not None or self._due(self.settings.checkpoint_every):
+        if not self._end.rolled_back and (error is not None or self._due(self.settings.checkpoint_every)):
             self.save(error)  # last: what a run resumes from has its numbers with the loggers, kill or no kill
 
     @contextmanager
@@ -230,14 +272,28 @@ class Trainer:
                 torch.autograd.backward(total / (self._whole(own) / (size * self.processes.count)))
             found.append({name: value.detach() for name, value in losses.items()})
         self.losses = _means(found, [len(part.inputs) / own for part in parts])
+        self._skip = None
         for call in self.callbacks.after_backward:
             call(self)
         self._norm = whole(clip_grad_norm_(self.backbone.parameters(), self.settings.clip))
         self._rate = float(self.schedule.get_last_lr()[0])
-        self.optimizer.step()
-        self.schedule.step()
+        self._left_out = bool(self.callbacks.after_backward) and self.processes.any(self._skip is not None)
+        if self._left_out:
+            self._leave_out()
+        else:
+            self.optimizer.step()
+            self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+
+    def _leave_out(self) -> None:
+        """The learning rate goes by steps, whatever becomes of them."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.schedule.step()
+        reason = self.processes.first_words(self._skip or "")
+        if self.setbacks is not None and self.processes.leads:
+            self.setbacks.left_out(self.step, reason)
 
     def _whole(self, own: int) -> int:
         """Samples of the global batch of which this process has its `own`."""
@@ -282,6 +338,7 @@ class Trainer:
             error=error,
             split="validation",
             stopped=self._end.stopped,
+            rollbacks=self.rollbacks,
             callbacks=tuple(callbacks),
         )
         self.checkpoints.save(state | collect_callbacks(callbacks, self.processes.leads), record)
@@ -311,7 +368,7 @@ class Trainer:
     def _check_finite(self) -> None:
         """Raises RunError, in the leading process, where a loss or a gradient of any process is not finite."""
         broken = not all(torch.isfinite(value) for value in (*self.losses.values(), self._norm))
-        if not self.processes.any(broken):
+        if self._left_out or not self.processes.any(broken):
             self._checked = self.step
             return
         suspects = self.processes.first_words(self.suspect(range(self._checked, self.step)) or "")

@@ -38,9 +38,9 @@ class CheckpointRecord:
     """What can be known of a checkpoint without loading it.
 
     `error` is the mean roll-out L2RE, if evaluated, on the data of `split`: those for validation, or in a run that was
-    made before there were any, those for testing. `stopped` says why training was ended here for good, and `callbacks`
-    name those whose state is in the checkpoint. `run` says which run it is of, and `files` what its files are to be;
-    checkpoints of before have neither.
+    made before there were any, those for testing. `stopped` says why training was ended here for good, `rollbacks` how
+    often it had gone back to a checkpoint, and `callbacks` name those whose state is in the checkpoint. `run` says
+    which run it is of, and `files` what its files are to be; checkpoints of before have neither.
     """
 
     step: int
@@ -48,6 +48,7 @@ class CheckpointRecord:
     error: float | None = None
     split: Split = "test"
     stopped: str | None = None
+    rollbacks: int = 0
     callbacks: tuple[str, ...] = field(default=(), converter=_as_tuple)
     run: str | None = None
     files: Mapping[str, Stored] = field(factory=dict, converter=_as_files)

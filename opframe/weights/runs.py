@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from opframe.weights.callback_state import standing_for_weights
 from opframe.weights.checkpoints import checkpoint_path, damage, latest_step, read_best, steps_of
 from opframe.weights.location import WeightsError
 from opframe.weights.stored import load_stored, read_metadata
@@ -34,7 +36,11 @@ def chosen_checkpoint(run: Path, which: str = "latest") -> Chosen:
     if latest_step(folder) is None:
         raise WeightsError(f"{run}: the run has no checkpoint yet")
     step, how = _chosen(run, folder, which)
-    return Chosen(path=checkpoint_path(folder, step), step=step, how=how)
+    path = checkpoint_path(folder, step)
+    with suppress(WeightsError):  # damage is said where it is read
+        if callback := standing_for_weights(path)[0]:
+            how = f"{how}; weights as the callback {callback} keeps them"
+    return Chosen(path=path, step=step, how=how)
 
 
 def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
@@ -59,7 +65,7 @@ def _chosen(run: Path, folder: Path, which: str) -> tuple[int, str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint, by their names in the state dict.
+    """The weights of a checkpoint, by their names in the state dict: a callback's in their place, if it keeps such.
 
     Raises WeightsError, also where it is damaged, and RunError for one of a newer opframe.
     """
@@ -72,4 +78,5 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if name.startswith(_MODEL) and isinstance(kept, TensorStorageMetadata)
     }
     load_stored(path, {"model": weights}, alone=True)
-    return weights
+    _, others = standing_for_weights(path)
+    return weights | {name: weight for name, weight in others.items() if name in weights}

@@ -87,6 +87,30 @@ class Training(Protocol):
         """The last step's losses, on the device, of this process's share of the batch."""
         ...
 
+    @property
+    def rollbacks(self) -> int:
+        """How often training has gone back to a checkpoint so far."""
+        ...
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all samples of the global batch of what each process knows of its share; all ask for it."""
+        ...
+
+    def say(self, words: str) -> None:
+        """Say a line to the person, once for all processes. What is said `after_training` is also in the report."""
+        ...
+
+    def skip(self, reason: str) -> None:
+        """Leave this step out, `after_backward`: no weight changes, nor the optimizer's state; the step counts.
+
+        The windows of its batch are written to `left_out.jsonl` in the run folder. One process suffices.
+        """
+        ...
+
+    def roll_back(self, reason: str) -> None:
+        """After this step, go back to the latest checkpoint, and on from there with the data in another order."""
+        ...
+
     def log(self, values: Mapping[str, float]) -> None:
         """Hand numbers of this step to the loggers. Processes that do not lead may call it, too; nothing happens."""
         ...
@@ -115,7 +139,9 @@ A method takes the `Training`; that of `after_evaluation` also a mapping from na
 the one that checkpoints are chosen by, lower being better. All processes come to every point in the same order.
 A callback may also have `state_dict()` and `load_state_dict(state)`. Its state is saved with every checkpoint, after
 all points of the step but `after_training`, and loaded before the first point: numbers, words, tensors (which come back
-in main memory), and lists, tuples and mappings of them. It is that of the leading process, for all processes.
+in main memory), and lists, tuples and mappings of them. It is that of the leading process, for all processes, which all
+are asked for it. Where it has the key `weights`, a mapping from the names of parameters to tensors, these are what is
+taken of the checkpoint when its weights are exported, in place of the parameters themselves.
 """
 
 

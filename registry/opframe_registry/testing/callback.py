@@ -33,6 +33,25 @@ class Stage:
         self.logged: list[Mapping[str, float]] = []
         self.ended: list[str] = []
         self.asked: list[tuple[int, str, Any]] = []
+        self.rollbacks = 0
+        self.skipped = False
+
+    def mean(self, value: Tensor) -> Tensor:
+        """As the trainer's, of one process."""
+        return value
+
+    def say(self, words: str) -> None:
+        """As the trainer's."""
+        self.asked.append((self.step, "say", words))
+
+    def skip(self, reason: str) -> None:
+        """As the trainer's."""
+        self.skipped = True
+        self.asked.append((self.step, "skip", reason))
+
+    def roll_back(self, reason: str) -> None:
+        """As the trainer's, but that this training has no checkpoint to go back to."""
+        self.asked.append((self.step, "roll_back", reason))
 
     def log(self, values: Mapping[str, float]) -> None:
         """As the trainer's."""
@@ -68,8 +87,10 @@ def _train(callback: Any, stage: Stage, steps: int, error: float | None = None, 
         loss = stage.backbone(data).square().mean()
         torch.autograd.backward(loss)
         stage.losses = {"loss": loss.detach()}
+        stage.skipped = False
         _call(callback, "after_backward", stage)
-        stage.optimizer.step()
+        if not stage.skipped:
+            stage.optimizer.step()
         stage.optimizer.zero_grad()
         stage.step += 1
         _call(callback, "after_step", stage)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from opframe.weights.checkpoints import read_record
+from opframe.weights.stored import load_stored
 from opframe_registry import PluginError
 
 
@@ -21,6 +24,38 @@ def taken_apart(name: str, state: Any) -> dict[str, Any]:
     tensors: list[Tensor] = []
     form = json.dumps(_form(state, tensors, name))
     return {"form": form, "tensors": {str(number): tensor for number, tensor in enumerate(tensors)}}
+
+
+def read_states(path: Path, alone: bool) -> dict[str, Any]:
+    """The states in a checkpoint, by the names of the callbacks, read by one process alone or by all together.
+
+    Raises WeightsError naming the checkpoint, or RunError.
+    """
+    names = read_record(path).callbacks
+    if not names:
+        return {}
+    forms = _loaded(path, {name: {"form": ""} for name in names}, alone)
+    tensors = {name: fresh_tensors(forms[name]["form"]) for name in names}
+    if any(tensors.values()):
+        _loaded(path, {name: {"tensors": fresh} for name, fresh in tensors.items()}, alone)
+    return {name: put_together(forms[name]["form"], tensors[name]) for name in names}
+
+
+def _loaded(path: Path, callbacks: dict[str, Any], alone: bool) -> dict[str, Any]:
+    state = {"callbacks": callbacks}
+    load_stored(path, state, alone)
+    return state["callbacks"]
+
+
+def standing_for_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The callback of a checkpoint that keeps what its weights are taken to be, and what it keeps; else no name.
+
+    Raises WeightsError or RunError.
+    """
+    for name, state in read_states(path, alone=True).items():
+        if isinstance(state, Mapping) and isinstance(state.get("weights"), Mapping):
+            return name, dict(state["weights"])
+    return "", {}
 
 
 def put_together(form: str, tensors: Mapping[str, Tensor]) -> Any:
