@@ -30,7 +30,7 @@ OFFERED = {
     "opframe-curriculum": ("sampler", "curriculum"),
     "opframe-gradient-noise": ("callback", "gradient_noise"),
     "opframe-h1": ("objective", "relative_h1"),
-    "opframe-lamb": ("optimizer", "lamb"),
+    "opframe-lion": ("optimizer", "lion"),
     "opframe-netcdf": ("dataset", "netcdf"),
     "opframe-neuralop": ("backbone", "neuralop_fno"),
     "opframe-quantile": ("normalizer", "quantile"),

@@ -1,9 +1,9 @@
-"""Adam and AdamW, and schedules of the learning rate, all of them torch's own."""
+"""Adam, AdamW and LAMB, and schedules of the learning rate; all but LAMB are torch's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from attrs import Attribute, field, frozen
 from attrs.validators import and_, ge, gt, le, lt
@@ -69,6 +69,49 @@ def _build(settings: Adam | AdamW, parameters: Sequence[dict[str, Any]]) -> torc
         weight_decay=settings.weight_decay,
         fused=all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in weights),
     )
+
+
+def _between(component: object, attribute: Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
+    if len(value) != 2 or not 0 <= value[0] <= value[1] or value[1] == 0:
+        raise ValueError(f"{attribute.name} = {list(value)} must be two numbers from 0 on, the larger one last")
+
+
+@final
+@frozen(kw_only=True)
+class Lamb(Optimizer):
+    """Adam whose step in every weight tensor is as long as the tensor is large, for large batches (You et al., 2020).
+
+    arXiv 1904.00962, algorithm 2. Weight decay is apart from the gradient; the default is that of DPOT.
+    """
+
+    name: ClassVar[str] = "lamb"
+    betas: tuple[float, float] = field(
+        default=(0.9, 0.999), validator=_averaging, metadata={"help": "decay of the averages of gradient and square"}
+    )
+    weight_decay: float = field(
+        default=1e-4, validator=ge(0.0), metadata={"help": "pull of every weight to zero, before its step is scaled"}
+    )
+    epsilon: float = field(default=1e-6, validator=gt(0.0), metadata={"help": "added to the root of the squares"})
+    bounds: tuple[float, float] = field(
+        default=(0.0, 10.0),
+        validator=_between,
+        metadata={"help": "least and largest norm that a tensor counts as having"},
+    )
+    debias: bool = field(default=True, metadata={"help": "make up for averages that begin at zero, as Adam does"})
+
+    def build(self, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Make the torch optimizer."""
+        from opframe_optimizers.lamb import LambOptimizer
+
+        return LambOptimizer(
+            parameters,
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            bounds=self.bounds,
+            debias=self.debias,
+        )
 
 
 @final
@@ -171,6 +214,46 @@ class CosineRestarts(Schedule):
 
 @final
 @frozen(kw_only=True)
+class Cyclic(Schedule):
+    """The learning rate goes up and down in straight lines, again and again (Smith, 2017).
+
+    With the mode `triangular2` every cycle rises half as high as the one before; with `exp_range` the height decays
+    with every step after the first peak.
+    """
+
+    name: ClassVar[str] = "cyclic"
+    cycles: int = field(default=4, validator=gt(0), metadata={"help": "number of cycles in the run"})
+    lowest: float = field(
+        default=0.1, validator=and_(ge(0.0), le(1.0)), metadata={"help": "learning rate at the ends of a cycle / peak"}
+    )
+    rise: float = field(
+        default=0.5, validator=and_(gt(0.0), lt(1.0)), metadata={"help": "fraction of a cycle that its rise takes"}
+    )
+    mode: Literal["triangular", "triangular2", "exp_range"] = field(
+        default="triangular", metadata={"help": "how high later cycles rise"}
+    )
+    decay: float = field(
+        default=1.0, validator=and_(gt(0.0), le(1.0)), metadata={"help": "exp_range: height after / before a step"}
+    )
+
+    def build(self, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Make the torch scheduler; the momentum stays as it is."""
+        from torch.optim.lr_scheduler import LambdaLR
+
+        length = steps / self.cycles
+
+        def factor(step: int) -> float:
+            cycle, place = divmod(step / length, 1)
+            fall = self.decay ** max(step - self.rise * length, 0.0)
+            height = place / self.rise if place < self.rise else (1 - place) / (1 - self.rise)
+            scale: float = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": fall}[self.mode]
+            return self.lowest + (1 - self.lowest) * height * scale
+
+        return LambdaLR(optimizer, factor)
+
+
+@final
+@frozen(kw_only=True)
 class InverseSquareRoot(Schedule):
     """Linear warm-up to the peak, then peak · √(warm-up / step) (Vaswani et al., 2017)."""
 
@@ -208,4 +291,4 @@ class Constant(Schedule):
 @hookimpl
 def opframe_components() -> list[type[Component]]:
     """The components of this plugin."""
-    return [Adam, AdamW, OneCycle, Step, Linear, CosineRestarts, InverseSquareRoot, Constant]
+    return [Adam, AdamW, Lamb, OneCycle, Step, Linear, CosineRestarts, Cyclic, InverseSquareRoot, Constant]

@@ -1,4 +1,4 @@
-"""Optimizers are torch's; schedules have the curve that they promise, also when resumed."""
+"""Optimizers are torch's, or what their paper says; schedules have the curve that they promise, also when resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from opframe_optimizers import (
     AdamW,
     Constant,
     CosineRestarts,
+    Cyclic,
     InverseSquareRoot,
+    Lamb,
     Linear,
     OneCycle,
     Step,
@@ -31,6 +33,9 @@ SCHEDULES = (
     Linear(warmup=0.1, final=0.05),
     CosineRestarts(cycles=2, growth=2),
     InverseSquareRoot(),
+    Cyclic(cycles=3),
+    Cyclic(mode="triangular2", rise=0.2),
+    Cyclic(mode="exp_range", decay=0.99),
     Constant(),
 )
 
@@ -133,6 +138,68 @@ def test_updates_are_those_of_the_plain_torch_optimizer(optimizer: Any, referenc
     assert torch.allclose(ours, theirs, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+def test_cyclic_has_the_curve_of_torch(mode: Any) -> None:
+    steps, cycles, lowest, up, decay = 60, 3, 0.2, 8, 0.98
+    schedule = Cyclic(cycles=cycles, lowest=lowest, rise=0.4, mode=mode, decay=decay)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=PEAK)
+    theirs = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, lowest * PEAK, PEAK, step_size_up=up, step_size_down=12, mode=mode, gamma=decay, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"] / PEAK)
+        optimizer.step()
+        theirs.step()
+    if mode == "exp_range":  # torch counts from the first step, so that no cycle comes up to the peak
+        expected = [lowest + (rate - lowest) / decay ** min(step, up) for step, rate in enumerate(expected)]
+    assert rates(schedule, steps) == pytest.approx(expected, rel=1e-6)
+
+
+def lamb_by_hand(weight: list[float], gradients: list[list[float]], settings: Lamb) -> list[float]:
+    """The formulas, written out for one weight at a time."""
+    mean, square = [0.0] * len(weight), [0.0] * len(weight)
+    (first, second), (least, largest) = settings.betas, settings.bounds
+    for step, gradient in enumerate(gradients, 1):
+        update = []
+        for index, (w, g) in enumerate(zip(weight, gradient, strict=True)):
+            mean[index] = first * mean[index] + (1 - first) * g
+            square[index] = second * square[index] + (1 - second) * g * g
+            one, two = (1 - first**step, 1 - second**step) if settings.debias else (1.0, 1.0)
+            update.append(mean[index] / one / (math.sqrt(square[index] / two) + settings.epsilon))
+            update[-1] += settings.weight_decay * w
+        length, size = (math.sqrt(sum(x * x for x in values)) for values in (update, weight))
+        ratio = min(max(size, least), largest) / length if length and size else 1.0
+        weight = [w - settings.learning_rate * ratio * r for w, r in zip(weight, update, strict=True)]
+    return weight
+
+
+def lamb_trained(weight: torch.Tensor, gradients: torch.Tensor, settings: Lamb) -> torch.Tensor:
+    weight = weight.clone().requires_grad_()
+    optimizer = settings.build([{"params": [weight]}])
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach()
+
+
+@pytest.mark.parametrize("settings", [{}, {"bounds": (0.0, 0.5)}, {"bounds": (20.0, 30.0)}, {"debias": False}])
+def test_lamb_does_what_its_paper_says(settings: dict[str, Any]) -> None:
+    weight = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    gradients = torch.tensor([[0.1, 0.2, -3.0], [1.0, 0.0, 0.1], [-2.0, 1.0, 0.3]], dtype=torch.float64)
+    lamb = Lamb(learning_rate=0.1, weight_decay=0.3, **settings)
+    expected = torch.tensor(lamb_by_hand(weight.tolist(), gradients.tolist(), lamb), dtype=torch.float64)
+    torch.testing.assert_close(lamb_trained(weight, gradients, lamb), expected, rtol=1e-12, atol=0)
+
+
+def test_a_complex_weight_is_a_pair_of_real_ones_to_lamb_and_zeros_begin_to_move() -> None:
+    weight, gradients = torch.randn(4, 2), torch.randn(3, 4, 2)
+    pairs = lamb_trained(torch.view_as_complex(weight), torch.view_as_complex(gradients), Lamb())
+    torch.testing.assert_close(torch.view_as_real(pairs), lamb_trained(weight, gradients, Lamb()))
+    assert lamb_trained(torch.zeros(3), torch.ones(1, 3), Lamb(learning_rate=0.1)).abs().min() > 0
+    assert torch.equal(lamb_trained(torch.ones(3), torch.zeros(1, 3), Lamb(weight_decay=0.0)), torch.ones(3))
+
+
 def test_adam_defaults_are_the_published_ones() -> None:
     group = Adam().build([{"params": [nn.Parameter(torch.ones(1))]}]).param_groups[0]
     assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.9), 1e-6)
@@ -147,6 +214,9 @@ def test_adam_defaults_are_the_published_ones() -> None:
         (lambda: OneCycle(warmup=1.0), "warmup"),
         (lambda: Step(factor=0.0), "factor"),
         (lambda: CosineRestarts(cycles=0), "cycles"),
+        (lambda: Cyclic(rise=1.0), "rise"),
+        (lambda: Lamb(bounds=(2.0, 1.0)), "bounds"),
+        (lambda: Lamb(bounds=(0.0, 0.0)), "bounds"),
     ],
 )
 def test_impossible_settings_are_named(make: Any, word: str) -> None:

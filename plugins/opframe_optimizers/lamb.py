@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
-class LAMBOptimizer(torch.optim.Optimizer):
-    """For every weight tensor w with gradient g, and step number t from 1 on:
+class LambOptimizer(torch.optim.Optimizer):
+    """For every weight tensor w with gradient g, and step number t from 1 on (arXiv 1904.00962, algorithm 2):
 
         m ← β₁ m + (1 − β₁) g               v ← β₂ v + (1 − β₂) g²
         r = m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε) + λ w
-        w ← w − lr · min(‖w‖, largest) / ‖r‖ · r
+        w ← w − lr · φ(‖w‖) / ‖r‖ · r       φ(z) = min(max(z, γ_l), γ_u)
 
-    with the factor 1 where ‖w‖ or ‖r‖ is zero. A complex weight is a pair of real ones. Nothing waits for the device.
+    with the factor 1 in place of φ(‖w‖) / ‖r‖ where either norm is zero, and without the divisions by 1 − βᵗ where
+    `debias` is not asked for. A complex weight is a pair of real ones. Of weights that processes share, norms are those
+    of the whole. Nothing waits for the device.
     """
 
     def __init__(
@@ -26,11 +29,11 @@ class LAMBOptimizer(torch.optim.Optimizer):
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
-        largest: float,
+        bounds: tuple[float, float],
+        debias: bool,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "largest": largest}
-        )
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults | {"bounds": bounds, "debias": debias})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Change every weight that has a gradient."""
@@ -57,12 +60,19 @@ class LAMBOptimizer(torch.optim.Optimizer):
         first, second = group["betas"]
         m.lerp_(g, 1 - first)
         v.mul_(second).addcmul_(g, g, value=1 - second)
-        update = m / (1 - first**number) / ((v / (1 - second**number)).sqrt_() + group["eps"])
+        corrections = (1 - first**number, 1 - second**number) if group["debias"] else (1.0, 1.0)
+        update = m / corrections[0] / ((v / corrections[1]).sqrt_() + group["eps"])
         update.add_(w, alpha=group["weight_decay"])
-        length, size = torch.linalg.vector_norm(update), torch.linalg.vector_norm(w).clamp(max=group["largest"])
-        ratio = torch.where((length > 0) & (size > 0), size / length, 1.0)
+        least, largest = group["bounds"]
+        length, size = _norm(update), _norm(w)
+        ratio = torch.where((length > 0) & (size > 0), size.clamp(least, largest) / length, 1.0)
         w.sub_(update.mul_(ratio * group["lr"]))
 
 
 def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(tensor)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
