@@ -204,6 +204,11 @@ class _CheckedOrder:
             raise PluginError(f"{_named(self.component)}: its order gave {counted(count, 'window')} of {size}")
         return windows
 
+    @property
+    def shares(self) -> Sequence[float] | None:
+        """What part of all samples each dataset is to have, where the sampler says it."""
+        return getattr(self.order, "shares", None)
+
 
 def build_order(component: Sampler, populations: Sequence[Population]) -> Order:
     """The order of training windows. Raises ConfigError or PluginError."""

@@ -55,6 +55,12 @@ class GridOrder:
 
     mixture: Order
     groups: tuple[Group, ...]
+
+    @property
+    def shares(self) -> Sequence[float] | None:
+        """What part of all samples each dataset has, where the sampler says it."""
+        return getattr(self.mixture, "shares", None)
+
     _latest: list[_Block] = field(factory=list, init=False, eq=False, repr=False)
     """The block that was asked for last: only to save time, as blocks are counted from the first on."""
 

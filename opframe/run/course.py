@@ -26,6 +26,7 @@ from opframe.run.loggers import Loggers
 from opframe.run.setbacks import NAME, Setbacks, order_seed, windows_of
 from opframe.run.sharing import share
 from opframe.run.trainer import Outcome, Trainer
+from opframe.run.watching import Watch
 from opframe.weights.checkpoints import CheckpointRecord, read_record
 from opframe_registry import Catalog, RunError
 
@@ -83,6 +84,7 @@ class Course:
             stopped=record.stopped,
             pending=resumes and _pending(record, settings),
             rollbacks=record.rollbacks,
+            watch=self._watch(),
             loggers=self.loggers,
             callbacks=callbacks,
         )
@@ -146,6 +148,10 @@ class Course:
         steps = range(trainer.step, trainer.stop_at)
         plan = assembly.training_plan(self.experiment, order, self.processes.rank, self.processes.count, steps)
         return evolve(plan, seed=order_seed(plan.seed, trainer.rollbacks))
+
+    def _watch(self) -> Watch:
+        order = assembly.build_order(self.experiment, self.sources.train)
+        return Watch(titles=self.sources.fields.datasets, shares=getattr(order, "shares", None))
 
     def _say_of_return(self, trainer: Trainer, outcome: Outcome) -> None:
         if trainer.checkpoints.latest() is None:

@@ -30,6 +30,7 @@ from opframe.run.setbacks import Setbacks
 from opframe.run.sharing import same_buffers, whole, whole_weights
 from opframe.run.task import wrap
 from opframe.run.upcoming import Upcoming
+from opframe.run.watching import Jumps, Watch
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
 from opframe_registry import Batch, DataError, LossFunction, OpframeError, PluginError, RunError
@@ -80,6 +81,7 @@ class Trainer:
     pending: bool = False
     rollbacks: int = 0
     setbacks: Setbacks | None = None
+    watch: Watch = field(factory=Watch)
     loggers: Loggers = field(factory=Loggers)
     callbacks: Callbacks = field(factory=Callbacks)
     bar: Bar = field(factory=Bar.hidden)
@@ -97,6 +99,7 @@ class Trainer:
     _skip: str | None = field(default=None, init=False)
     _left_out: bool = field(default=False, init=False)
     _said: list[str] = field(factory=list, init=False)
+    _jumps: Jumps = field(factory=Jumps, init=False)
 
     @_end.default
     def _ending(self) -> Ending:
@@ -160,6 +163,7 @@ class Trainer:
         A signal is obeyed after the current step. One process alone need not wait for a batch or an evaluation.
         """
         self._clock = (time.monotonic(), 0)
+        self.watch.begin()
         self._checked = self.step
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         training_mode(self.backbone)
@@ -214,7 +218,7 @@ class Trainer:
             raise
 
     def _next(self, upcoming: Upcoming) -> Batch | None:
-        with self._saved_first(), self._end.interruptible():
+        with self._saved_first(), self._end.interruptible(), self.watch.waiting():
             batch = upcoming.take()
             self._end.error = upcoming.error
             return batch
@@ -266,7 +270,9 @@ class Trainer:
             size = len(part.inputs)
             with self._synchronised(index == len(parts) - 1):
                 with self._autocast():
-                    losses = self.task(part)
+                    computed = self.task(part)
+                losses = {name: value for name, value in computed.items() if value.ndim == 0}
+                self.watch.saw(part, {name: value for name, value in computed.items() if value.ndim})
                 total = torch.stack(list(losses.values())).sum()
                 # divided twice, so that equal parts have the digits of a division by their number
                 torch.autograd.backward(total / (self._whole(own) / (size * self.processes.count)))
@@ -318,6 +324,7 @@ class Trainer:
             pictures = rollout_pictures(self.evaluator, self.backbone) if self.loggers.images else {}
         training_mode(self.backbone)
         self._clock = (time.monotonic(), 0)
+        self.watch.begin()
         scores = report.numbers()
         self.loggers.log(self.step, "evaluation", scores)
         for name, picture in pictures.items():
@@ -357,11 +364,13 @@ class Trainer:
         rate = self._clock[1] / (time.monotonic() - started)
         self._clock = (time.monotonic(), 0)
         own = torch.stack(list(self.losses.values())) * self._weight
-        means = self.processes.sum(own) / self.processes.count
-        losses = dict(zip(self.losses, means.tolist(), strict=True))
+        sums, numbers = self.watch.entry(own, self.backbone, self.processes)
+        losses = {name: total / self.processes.count for name, total in zip(self.losses, sums, strict=True)}
         if self.loggers:
             others = {"gradient_norm": float(self._norm), "learning_rate": self._rate, "samples_per_second": rate}
-            self.loggers.log(self.step, "train", losses | others)
+            self.loggers.log(self.step, "train", losses | others | numbers)
+        if remark := self._jumps.remark(self.step, sum(losses.values())):
+            self.say(remark)
         words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
         self.bar.show(self.step, f"{words}  lr {self._rate:.2e}  {rate:.0f} samples/s")
 

@@ -29,7 +29,7 @@ def relative_l2(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 @frozen(kw_only=True)
 class AutoregressiveLoss:
-    """The loss function of `RelativeL2`, which says what it computes."""
+    """The loss function of `RelativeL2`, which says what it computes, and the relative error of every sample."""
 
     name: str
     steps: int
@@ -45,19 +45,21 @@ class AutoregressiveLoss:
         mask = batch.mask.expand(batch.targets.shape)
         generators = [torch.Generator(window.device).manual_seed(seed) for seed in batch.seeds.tolist()]
         losses: dict[str, Tensor] = {}
+        samples: dict[str, Tensor] = {}
         frames = batch.targets.shape[1]
         for start in range(0, frames, horizon):
             window = self._noisy(window, generators, valid)
             prediction: Prediction = model(window, batch.conditions)
             step = slice(start, start + horizon)
-            error = relative_l2(prediction.field, batch.targets[:, step], mask[:, step]).mean()
-            _add(losses, {self.name: error})
+            error = relative_l2(prediction.field, batch.targets[:, step], mask[:, step])
+            _add(losses, {self.name: error.mean()})
+            _add(samples, {f"by_dataset/{self.name}/": error.detach()})
             _add(losses, {name: self.penalty_weight * penalty for name, penalty in prediction.penalties.items()})
             _add(losses, self._classification(prediction, batch.dataset))
             if start + horizon < frames:
                 field = prediction.field if valid is None else prediction.field.masked_fill(~valid, 0.0)
                 window = torch.cat([window, field], dim=1)[:, -window.shape[1] :]
-        return losses
+        return losses | samples
 
     def _classification(self, prediction: Prediction, dataset: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the samples' datasets; with weight 0 too, as DDP wants a gradient of every parameter."""

@@ -5,6 +5,7 @@ Legend: B batch, X' Y' patches, H features, K chosen of N_r routed experts, τ t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -52,6 +53,7 @@ class Gate(nn.Module):
             Dense(hidden, settings.routed_experts),
         )
         self.register_buffer("temperature", torch.tensor(float(settings.temperature)))
+        self._used: Tensor | None = None
 
     def forward(self, f: Tensor) -> Routing:
         """(B, X', Y', H) -> Routing. Raises ConfigError where BatchNorm has but one sample to learn from."""
@@ -65,10 +67,21 @@ class Gate(nn.Module):
             chosen, shares = self._choose(scores)
             imbalance = self._imbalance(scores, chosen, shares) if self.training else None
         if self.training:
+            self._used = torch.zeros_like(scores).scatter(1, chosen, shares.detach()).mean(0).detach()
             # Not in place: compiled, the gradients would be computed from the temperature of the next pass.
             colder = self.temperature * self._settings.temperature_decay
             self.temperature = colder.clamp(min=self._settings.temperature_end)
         return Routing(chosen, shares, imbalance)
+
+    def numbers(self) -> dict[str, Tensor]:
+        """How the last batch of training used the experts: what part of all shares the most and the least used one had,
+        and the entropy of these parts, 1 where all are used alike and 0 where one is alone.
+        """
+        if self._used is None:
+            return {}
+        load = self._used / self._used.sum()
+        entropy = torch.special.entr(load).sum() / math.log(max(len(load), 2))
+        return {"largest_load": load.max(), "smallest_load": load.min(), "entropy": entropy}
 
     def scores(self, f: Tensor) -> Tensor:
         """Scores over temperature of all experts: (B, X', Y', H) -> (B, N_r)."""

@@ -23,6 +23,12 @@ class BalancedOrder:
 
     populations: tuple[Population, ...]
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What part of all samples each dataset has in the long run."""
+        total = sum(population.weight for population in self.populations)
+        return tuple(population.weight / total for population in self.populations)
+
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """Of the trajectories of all datasets, one after the other."""
@@ -44,6 +50,12 @@ class ProportionalOrder:
     """Draws from all windows of all datasets, numbered one after the other."""
 
     populations: tuple[Population, ...]
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What part of all samples each dataset has in the long run."""
+        windows = [sum(population.starts) for population in self.populations]
+        return tuple(count / sum(windows) for count in windows)
 
     @cached_property
     def _first(self) -> NDArray[np.int64]:

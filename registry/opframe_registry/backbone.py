@@ -41,6 +41,9 @@ class Backbone(Component):
 
     `build` obeys `normalize`, or raises ConfigError where the network has no such option. The network may be given
     other grids than the one it is built for, and raises ConfigError for those it does not take.
+
+    Modules of the network that have a method `numbers`, of names to scalar tensors, are asked for them whenever loggers
+    get numbers.
     """
 
     kind: ClassVar[str] = "backbone"

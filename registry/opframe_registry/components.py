@@ -137,7 +137,11 @@ class Dataset(Component):
 
 
 LossFunction = Callable[["nn.Module", Batch], "Mapping[str, Tensor]"]
-"""Named scalar losses of a batch; training minimises their sum."""
+"""Named scalar losses of a batch; training minimises their sum.
+
+A value (B,) is not minimised: it is one of every sample, of which loggers get the mean of each dataset, under its name
+followed by the title of the dataset. Such a name best ends in a slash, as `by_dataset/relative_l2/`.
+"""
 
 
 @frozen(kw_only=True)

@@ -142,7 +142,11 @@ class Window:
 
 
 class Order(Protocol):
-    """The windows of global batch number `step`: a pure function of its arguments."""
+    """The windows of global batch number `step`: a pure function of its arguments.
+
+    It may also have `shares`: what part of all samples each dataset is to have in the long run, which loggers get
+    beside what was drawn.
+    """
 
     def __call__(self, seed: int, step: int, size: int) -> Sequence[Window]: ...
 

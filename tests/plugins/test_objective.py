@@ -125,7 +125,9 @@ def test_the_roll_out_and_its_gradient_are_those_of_a_loop_by_hand(frames: int, 
         error = error + relative_l2(prediction.field, batch.targets[:, start:stop], mask[:, start:stop]).sum() / 3
         penalty = penalty + prediction.penalties["balance"]
         window = torch.cat([window, prediction.field], dim=1)[:, horizon:]
-    assert set(losses) == {"relative_l2", "balance"}
+    assert set(losses) == {"relative_l2", "balance", "by_dataset/relative_l2/"}
+    assert torch.allclose(losses["by_dataset/relative_l2/"].mean(), error)
+    assert losses["by_dataset/relative_l2/"].shape == (3,)
     assert torch.allclose(losses["relative_l2"], error)
     assert torch.allclose(losses["balance"], 0.25 * penalty)
     (losses["relative_l2"] + losses["balance"]).backward()

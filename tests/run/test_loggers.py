@@ -93,7 +93,12 @@ def test_a_third_party_logger_gets_numbers_and_pictures_beside_json_lines(
     assert recorded(run, "begun") == [[0, "run", 8]]
     assert [(kind, step) for step, kind, _ in recorded(run, "log")] == WHOLE == lines(run)
     named = {kind: names for _, kind, names in recorded(run, "log")}
-    assert {"relative_l2", "gradient_norm", "learning_rate", "samples_per_second"} == set(named["train"])
+    always = {"relative_l2", "gradient_norm", "learning_rate", "samples_per_second", "data_wait", "memory_gb"}
+    of_each = {f"{name}/{title}" for name in ("drawn", "target") for title in ("one", "two")}
+    assert always | of_each <= set(named["train"])
+    rest = set(named["train"]) - always - of_each
+    assert rest <= {"by_dataset/relative_l2/one", "by_dataset/relative_l2/two"}
+    assert rest
     assert "mean/full" in named["evaluation"]
     assert named["evaluation"] == named["test"]
     pictures = recorded(run, "image")

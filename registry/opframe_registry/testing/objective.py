@@ -51,7 +51,7 @@ def _losses(case: Case, model: _Model, batch: Batch) -> Mapping[str, Tensor]:
 
 
 def _total(case: Case, model: _Model, batch: Batch) -> Tensor:
-    return torch.stack(list(_losses(case, model, batch).values())).sum()
+    return torch.stack([value for value in _losses(case, model, batch).values() if value.ndim == 0]).sum()
 
 
 def _gradient(case: Case, model: _Model, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -74,13 +74,17 @@ def _part(batch: Batch, chosen: slice) -> Batch:
 
 
 def losses_are_named_finite_scalars(case: Case) -> None:
-    """A loss function returns a mapping from names to finite scalars."""
+    """A loss function returns a mapping from names to finite scalars, and to values (B,) that have no gradient."""
     losses = _losses(case, _Model(), _batch(case))
     require(isinstance(losses, Mapping) and len(losses) > 0, f"it returns {type(losses).__name__}, expected a mapping")
     for name, value in losses.items():
-        right = isinstance(name, str) and isinstance(value, Tensor) and value.ndim == 0
+        right = isinstance(name, str) and isinstance(value, Tensor) and value.ndim <= 1
         require(right, f"'{name}' is {value!r}, expected a scalar tensor")
-        require(bool(value.isfinite()), f"'{name}' is {value.item()}")
+        require(bool(value.isfinite().all()), f"'{name}' is {value.tolist()}")
+        if value.ndim:
+            of_samples = len(value) == 6 and not value.requires_grad
+            require(of_samples, f"'{name}' is {value!r}, expected a value of each of 6 samples, without a gradient")
+    require(any(value.ndim == 0 for value in losses.values()), "there is nothing to minimise")
 
 
 def gradients_reach_the_backbone(case: Case) -> None:
@@ -193,7 +197,7 @@ def it_rolls_out_as_many_frames_as_set(case: Case) -> None:
         except ConfigError as error:
             refused.append(str(error))
             continue
-        wrong = [name for name, value in losses.items() if not (value.ndim == 0 and value.isfinite())]
+        wrong = [name for name, value in losses.items() if not bool(value.isfinite().all())]
         require(not wrong, f"'{', '.join(wrong)}' is not finite for 4 frames, {horizon} at a time")
     if len(refused) == 2:
         raise NotApplicableError("; ".join(refused))
