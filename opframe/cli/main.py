@@ -17,6 +17,7 @@ from opframe.cli.bench import add_bench
 from opframe.cli.checkpoints import add_checkpoints
 from opframe.cli.components import add_components
 from opframe.cli.data import add_data, positive
+from opframe.cli.status import add_status
 from opframe.cli.weights import add_weights
 from opframe.signals import Interrupted, exit_code, obeyed
 from opframe_registry import Catalog, ConfigError, OpframeError, did_you_mean, discover
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate, nproc=1)
     check.set_defaults(command=_check)
     add_components(commands)
+    add_status(commands)
     add_checkpoints(commands)
     add_bench(commands)
     add_data(commands)

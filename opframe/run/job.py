@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from signal import Signals
 from typing import Literal
 
 from attrs import evolve, frozen
@@ -37,6 +38,7 @@ from opframe.run.loggers import Loggers, log_figures, open_loggers
 from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.same_data import data_in_words, remember
 from opframe.run.sharing import is_shared, whole_weights
+from opframe.run.status import end_noted, note_interruption
 from opframe.run.trainer import Outcome
 from opframe.weights.checkpoints import latest_step, set_aside_damaged
 from opframe_registry import Catalog, ConfigError
@@ -66,14 +68,24 @@ def run(request: Request, console: Console) -> Outcome:
             for line in lines if processes.leads else ():
                 say(console, line)
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
-        processes.wait()
-        if processes.leads:
-            check_batches(experiment, processes.count)
-            prepare(experiment, console)
-        processes.wait_for_leader()
-        outcome = _train_and_report(request, folder, processes, console)
+        with end_noted(folder.path):
+            processes.wait()
+            outcome = _prepare_and_train(request, folder, processes, console)
+        if outcome.interrupted and processes.leads:
+            why = outcome.interruption or (
+                f"by {Signals(outcome.signal).name}" if outcome.signal else "as was asked for"
+            )
+            note_interruption(folder.path, f"stopped at step {outcome.step}, saved ({why})")
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
+
+
+def _prepare_and_train(request: Request, folder: RunFolder, processes: Processes, console: Console) -> Outcome:
+    if processes.leads:
+        check_batches(request.experiment, processes.count)
+        prepare(request.experiment, console)
+    processes.wait_for_leader()
+    return _train_and_report(request, folder, processes, console)
 
 
 def prepare(experiment: Experiment, console: Console) -> None:

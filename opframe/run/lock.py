@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opframe.processes import Processes
 from opframe_registry import RunError
+
+if TYPE_CHECKING:
+    from opframe.processes import Processes
 
 if sys.platform != "win32":
     import fcntl
 
 _LOCKS = Path("/proc/locks")
+_TRIES, _GLANCE = 3, 0.05
 
 
 @contextmanager
@@ -67,15 +72,39 @@ def _opened(folder: Path) -> int:
 def _lock(folder: Path, descriptor: int) -> None:
     if sys.platform == "win32":
         return
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_GLANCE)  # it may be `holder` that has it, for a moment
+        except OSError:
+            return  # this filesystem has no such locks
+        else:
+            return
+    number = _number(descriptor)
+    named = f" (process {number})" if number else ""
+    raise RunError(
+        f"{folder} is in use by another run of opframe{named}; wait until it ends, or choose another run.folder"
+    )
+
+
+def holder(folder: Path) -> int | None:
+    """The number of the process that holds a folder, 0 where the system does not say it; None: nobody does."""
+    if sys.platform == "win32" or not folder.is_dir():
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        number = _number(descriptor)
+        if number:
+            return number
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunError(
-            f"{folder} is in use by another run of opframe{_holder(descriptor)}; wait until it ends, or choose another "
-            "run.folder"
-        ) from None
+        return 0
     except OSError:
-        return  # this filesystem has no such locks
+        return None
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _is(folder: Path, descriptor: int) -> bool:
@@ -85,13 +114,13 @@ def _is(folder: Path, descriptor: int) -> bool:
         return False
 
 
-def _holder(descriptor: int) -> str:
-    """The process that holds a folder, in words, where the system says it."""
+def _number(descriptor: int) -> int:
+    """The process that holds a folder, where the system says it; else 0."""
     status = os.fstat(descriptor)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         for line in _LOCKS.read_text(encoding="utf-8").splitlines():
             words = line.split()  # 1: FLOCK ADVISORY WRITE 8123 00:2f:1234 0 EOF
             if "FLOCK" in words and place in words and "->" not in words:
-                return f" (process {words[words.index(place) - 1]})"
-    return ""
+                return int(words[words.index(place) - 1])
+    return 0
