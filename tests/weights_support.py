@@ -11,6 +11,7 @@ import torch
 from attrs import frozen
 
 from opframe.cli.main import main
+from opframe.config.settings import Trainer
 from opframe.run.checkpoint import Checkpoints, collect_state
 from opframe.run.distributed import joined
 from opframe.weights.checkpoints import CheckpointRecord
@@ -35,7 +36,7 @@ def write_run(path: Path, errors: Mapping[int, float | None]) -> Path:
     """A run folder whose checkpoint at step n holds the weights of seed n and has the given error."""
     path.mkdir()
     (path / "model.toml").write_text(header_toml(small_weights().header))
-    with joined("cpu") as processes:
+    with joined(Trainer(steps=1, device="cpu")) as processes:
         checkpoints = Checkpoints(path / "checkpoints", 9, processes)
         for step, error in errors.items():
             torch.manual_seed(step)

@@ -24,7 +24,9 @@ from opframe_registry import (
     Sampler,
     Schedule,
     is_duration,
+    seconds,
 )
+from opframe_registry.identity import locations
 
 Resize = Literal["bilinear", "fourier", "average", "crop", "native"]
 """How frames of another grid come to that of the model; with `native` they do not."""
@@ -69,6 +71,11 @@ class Data:
         default=16, validator=gt(0), metadata={"help": "samples of one optimizer step, over all processes"}
     )
     workers: int = field(default=0, validator=ge(0), metadata={"help": "loader threads for each training process"})
+    patience: str = field(
+        default="10m",
+        validator=is_duration,
+        metadata={"help": "how long a server that is away is waited for, before the run is saved and ends: 10m, 2h"},
+    )
     validation: float = field(
         default=0.0,
         validator=ge(0.0),
@@ -258,6 +265,15 @@ class Experiment:
         metadata={"help": "where numbers go, json_lines always among them (default: json_lines and tensorboard)"},
     )
     callbacks: tuple[Callback, ...] = field(default=(), metadata={"help": "what is done at points of training"})
+
+    def __attrs_post_init__(self) -> None:
+        patience, timeout = self.data.patience, self.trainer.timeout
+        remote = any("://" in url for each in (*self.datasets, *self.zero_shot) for url in locations(each))
+        if remote and seconds(timeout) <= seconds(patience):
+            raise ValueError(
+                f"trainer.timeout = '{timeout}' has to be longer than data.patience = '{patience}', for which one of "
+                "several processes may wait for a server"
+            )
 
     @zero_shot.validator
     def _labels_differ(self, attribute: Attribute[tuple[Dataset, ...]], value: tuple[Dataset, ...]) -> None:

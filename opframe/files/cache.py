@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +125,18 @@ class RemoteCache:
 def cache_folder() -> Path:
     """Where what can be made or fetched again is kept: OPFRAME_CACHE or ~/.cache/opframe."""
     return Path(os.environ.get("OPFRAME_CACHE", "~/.cache/opframe")).expanduser()
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """A context in which servers that are away are waited for so long."""
+    cache = remote_cache()
+    before = cache.retries
+    cache.retries = evolve(before, patience=seconds)
+    try:
+        yield
+    finally:
+        cache.retries = before
 
 
 @cache

@@ -16,6 +16,7 @@ from attrs.validators import ge, gt
 from opframe_registry import DataError
 
 _log = logging.getLogger(__name__)
+_QUIET = 2  # tries that nobody hears of
 _jitter = random.SystemRandom()  # the global generator belongs to the experiment
 _Answer = TypeVar("_Answer")
 
@@ -99,11 +100,15 @@ def _of_the_world(error: Exception) -> bool:
 
 @frozen(kw_only=True)
 class Retries:
-    """Tries again after a failure that may pass, waiting twice as long each time, up to `longest` seconds."""
+    """Tries again after a failure that may pass, waiting twice as long each time, up to `longest` seconds.
+
+    It gives up after so many `attempts`, or where `patience` says how many seconds a server may be away, after these.
+    """
 
     attempts: int = field(default=8, validator=ge(1))
     first: float = field(default=0.5, validator=gt(0))
     longest: float = field(default=30.0, validator=gt(0))
+    patience: float = field(default=0.0, validator=ge(0))
 
     def carry_out(
         self,
@@ -118,29 +123,42 @@ class Retries:
         Raises NotFetchedError with what happened and how often it was tried. The errors of other packages end here:
         they hold the address with its credentials, which a traceback would print.
         """
-        started, place, attempt = time.monotonic(), redacted(url), 0
+        place, attempt = redacted(url), 0
+        started = away = time.monotonic()
         while True:
             before = reached()
             try:
-                return action()
+                result = action()
             except DataError:
                 raise
             except Exception as error:  # every filesystem raises errors of its own; mistakes of this program go on
                 if not _of_the_world(error):
                     raise
                 what, again, asked = described(error), passes(error), _asked_wait(error)
-            attempt = 0 if reached() > before else attempt + 1
-            if not again or attempt == self.attempts:
+            else:
+                if self.patience and attempt > _QUIET:
+                    _log.warning("%s: answers again, after %.0f s", place, time.monotonic() - away)
+                return result
+            if reached() > before:
+                attempt, away = 0, time.monotonic()
+            else:
+                attempt += 1
+            gone = time.monotonic() - away
+            if not again or (gone >= self.patience if self.patience else attempt == self.attempts):
                 break
             failed()
-            self._wait(f"{place}: {what}", attempt, asked)
+            self._wait(f"{place}: {what}", attempt, asked, self.patience - gone)
         tries = f"; tried {attempt} times in {time.monotonic() - started:.0f} s" if again else ""
         raise NotFetchedError(f"{place}: {what}{tries}")
 
-    def _wait(self, what: str, attempt: int, asked: float) -> None:
+    def _wait(self, what: str, attempt: int, asked: float, left: float) -> None:
         """Wait for a random time, so that many processes do not come back together, or as the server asks."""
-        wait = min(self.first * 2 ** (attempt - 1), self.longest) * _jitter.uniform(0.5, 1.0)
+        wait = min(self.first * 2 ** min(attempt - 1, 30), self.longest) * _jitter.uniform(0.5, 1.0)
         wait = max(wait, min(asked, self.longest))
-        if wait >= 2.0:  # what is over sooner nobody needs to know
+        if self.patience:
+            wait = min(wait, max(left, self.first))
+        if self.patience and attempt == _QUIET + 1:
+            _log.warning("%s; waiting for it for up to %.0f s more", what, left)
+        elif wait >= 2.0 and not self.patience:  # what is over sooner nobody needs to know
             _log.warning("%s; trying again in %.0f s", what, wait)
         time.sleep(wait)

@@ -21,6 +21,7 @@ from opframe.config.building import build_normalization
 from opframe.config.structure import to_tables
 from opframe.files.atomic import write_atomically
 from opframe.files.location import is_local, local_path
+from opframe.files.once import made_once
 from opframe.files.stamps import stamps
 from opframe.mixture.normalization import Array, arrays, tensors
 from opframe.mixture.source import Source, is_there, read_finite
@@ -57,10 +58,13 @@ class Statistics:
             if found != path:  # from now on they are known to be of the files that are there now
                 os.replace(found, path)
             return
-        record = {"state": self._learnt(progress), "channels": self.source.metadata.channels, "of": identity}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(record, indent=1))
+            with made_once(path):
+                if not path.exists():
+                    state = self._learnt(progress)
+                    record = {"state": state, "channels": self.source.metadata.channels, "of": identity}
+                    write_atomically(path, json.dumps(record, indent=1))
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from attrs import field, frozen
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from opframe.files.atomic import appearing
@@ -33,6 +32,7 @@ from opframe.files.location import (
     open_bytes,
     require_real,
 )
+from opframe.files.once import made_once
 from opframe.files.refusal import on_refusal
 from opframe.files.retries import redacted
 from opframe.readers.npy import map_npy
@@ -134,7 +134,7 @@ class MatStore:
         path = _kept_at(self._title, name, fingerprint)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(path.with_name(f"{path.name}.lock")):
+            with made_once(path):
                 if not path.exists():
                     self._write(name, path)
         except OSError as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from opframe.console import bytes_in_words
 from opframe.files.limits import free_disk, free_memory
+from opframe.files.once import made_once
 from opframe.files.stamps import stamps
 from opframe.readers.arrays import ArrayTrajectories, Part, Variable
 from opframe_registry import DataError, Dataset, Metadata, Progress, Split
@@ -104,16 +105,19 @@ def _prepare_split(
     path = solved_path(component, split, metadata.trajectories, cache)
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
-        with h5py.File(partial, "w") as file:
-            _solve_into(file, component, solver, metadata, split, progress, together)
-        os.replace(partial, path)
+        with made_once(path):
+            if path.exists():  # another process has made it meanwhile
+                return
+            try:
+                with h5py.File(partial, "w") as file:
+                    _solve_into(file, component, solver, metadata, split, progress, together)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _solve_into(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from opframe.evaluation.protocol import Evaluator
 from opframe.evaluation.report import draw_all, make_tables, measured_on, verdict, write_report
 from opframe.evaluation.scores import Report
 from opframe.files.atomic import write_atomically
+from opframe.files.cache import patient
 from opframe.mixture.overlap import Overlap
 from opframe.mixture.source import left_out
 from opframe.mixture.validation import in_words
@@ -41,7 +42,7 @@ from opframe.run.sharing import is_shared, whole_weights
 from opframe.run.status import end_noted, note_interruption
 from opframe.run.trainer import Outcome
 from opframe.weights.checkpoints import latest_step, set_aside_damaged
-from opframe_registry import Catalog, ConfigError
+from opframe_registry import Catalog, ConfigError, seconds
 
 Resume = bool | Literal["auto"]
 """Whether a run that is there goes on; `auto`: with damaged checkpoints set aside."""
@@ -62,7 +63,7 @@ def run(request: Request, console: Console) -> Outcome:
     """Prepare, train, evaluate and report. Raises OpframeError for what the person can mend."""
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer) as processes, explained(), writable(folder), held_by_leader(folder.path, processes):
+    with _surroundings(experiment, folder) as processes:
         if request.resume == "auto":
             lines = processes.let_leader(lambda: set_aside_damaged(folder.checkpoints))
             for line in lines if processes.leads else ():
@@ -78,6 +79,18 @@ def run(request: Request, console: Console) -> Outcome:
             note_interruption(folder.path, f"stopped at step {outcome.step}, saved ({why})")
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
+
+
+@contextmanager
+def _surroundings(experiment: Experiment, folder: RunFolder) -> Iterator[Processes]:
+    """The processes that train together, the run folder in their hands, and errors in words."""
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(experiment.trainer))
+        stack.enter_context(explained())
+        stack.enter_context(writable(folder))
+        stack.enter_context(held_by_leader(folder.path, processes))
+        stack.enter_context(patient(seconds(experiment.data.patience)))
+        yield processes
 
 
 def _prepare_and_train(request: Request, folder: RunFolder, processes: Processes, console: Console) -> Outcome:
@@ -188,7 +201,7 @@ def evaluate(request: Request, console: Console) -> Report:
             "normalised as the weights were trained: leave the key out"
         )
     folder = RunFolder(path=Path(experiment.run.folder))
-    with joined(experiment.trainer) as processes, explained(), writable(folder), held_by_leader(folder.path, processes):
+    with _surroundings(experiment, folder) as processes:
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
         prepare(experiment, console)
         sources = assembly.open_sources(experiment)

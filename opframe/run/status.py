@@ -201,7 +201,9 @@ def note_interruption(folder: Path, words: str) -> None:
 
 
 def _note(folder: Path, how: str, words: str) -> None:
-    if not folder.is_dir() or (how == "error" and os.environ.get("RANK", "0") != "0" and (folder / NAME).exists()):
+    if not (folder / "config.toml").exists() or (
+        how == "error" and os.environ.get("RANK", "0") != "0" and (folder / NAME).exists()
+    ):
         return
     try:
         write_atomically(folder / NAME, json.dumps({"how": how, "words": redacted(words), "time": time.time()}))

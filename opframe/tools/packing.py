@@ -17,6 +17,7 @@ from rich.console import Console
 
 from opframe.console import Bar
 from opframe.files.location import is_local
+from opframe.files.once import made_once
 from opframe.files.stamps import stamps
 from opframe.mixture.moments import Moments, moments
 from opframe.mixture.resizing import check_resize, resize, resize_known
@@ -109,12 +110,21 @@ def folder_name(component: Dataset) -> str:
 
 
 def pack(packing: Packing, console: Console) -> bool:
-    """Write, verify and name one file; False if it was there already.
+    """Write, verify and name one file; False if it was there already. One process at a time does it.
 
     Goes on where a killed packing stopped. A file whose sources have changed since is replaced, when the new one is
     whole. Raises DataError for a file that is something else, values that are not finite, a full disk, bytes that are
     read back otherwise than they were written, and sources that change meanwhile.
     """
+    try:
+        packing.path.parent.mkdir(parents=True, exist_ok=True)
+        with made_once(packing.path):
+            return _pack(packing, console)
+    except OSError as error:
+        raise DataError(f"{packing.path}: cannot be written ({error}); the same command continues") from error
+
+
+def _pack(packing: Packing, console: Console) -> bool:
     path, partial = packing.path, packing.path.with_name(packing.path.name + ".partial")
     made_from = packing.made_from()
     if path.exists():
@@ -122,20 +132,16 @@ def pack(packing: Packing, console: Console) -> bool:
         if not outdated:
             return False
         _say(console, f"{path}: {outdated}; it is packed anew, and stays until that is done")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if partial.exists() and (outdated := _outdated(packing, made_from, partial, console)):
-            _say(console, f"{partial}: {outdated}; it is begun anew")
-            partial.unlink()
-        if not partial.exists():
-            packed.create(partial, packing.metadata, packing.fingerprint, made_from)
-        _write_all(packing, partial, console)
-        packed.put_statistics(partial, _verify(packing, partial, console))
-        if changed := packing.made_from().since(made_from):
-            raise DataError(f"{_listed(changed)} changed while {packing.what} was packed; the same command begins anew")
-        _finish(packing, partial, console)
-    except OSError as error:
-        raise DataError(f"{partial}: cannot be written ({error}); the same command continues") from error
+    if partial.exists() and (outdated := _outdated(packing, made_from, partial, console)):
+        _say(console, f"{partial}: {outdated}; it is begun anew")
+        partial.unlink()
+    if not partial.exists():
+        packed.create(partial, packing.metadata, packing.fingerprint, made_from)
+    _write_all(packing, partial, console)
+    packed.put_statistics(partial, _verify(packing, partial, console))
+    if changed := packing.made_from().since(made_from):
+        raise DataError(f"{_listed(changed)} changed while {packing.what} was packed; the same command begins anew")
+    _finish(packing, partial, console)
     return True
 
 

@@ -11,12 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from filelock import FileLock
-
 from opframe.files.cache import cache_folder, remote_cache
 from opframe.files.fetching import Download, fetch, name_in
 from opframe.files.file import RemoteFile
 from opframe.files.location import is_local, local_path
+from opframe.files.once import made_once
 from opframe.files.refusal import on_refusal
 from opframe.files.retries import redacted
 from opframe_registry import DataError, OpframeError
@@ -101,11 +100,10 @@ def _kept(url: str) -> Path | None:
     path = folder / f"{file.name()[:16]}-{name_in(url)}"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FileLock(folder / "lock").acquire()
     except OSError as error:
         _log.warning("%s: weights are not kept here (%s); let OPFRAME_CACHE name a folder with room", folder, error)
         return None
-    with lock:
+    with made_once(path):
         if not path.exists():
             if file.identity.size >= _LARGE:
                 _log.warning("%s: fetched once to %s, %.3g MB", redacted(url), path, file.identity.size / 1e6)

@@ -58,7 +58,6 @@ def test_processes_of_a_machine_fetch_a_file_once(server: FileServer, cache: Pat
     assert read_bytes(url) == CONTENT
     assert fetched(server) == ["GET /model.safetensors"]
     assert sorted(path.name.partition("-")[2] for path in (cache / "weights").rglob("*") if path.is_file()) == [
-        "",
         "model.safetensors",
     ]
 
