@@ -29,9 +29,10 @@ def remote(experiment: Path, server: FileServer) -> Path:
     return experiment
 
 
-def away_after_step_2(run: Path, server: FileServer, seconds: float) -> threading.Thread:
+def away_after_step_3(run: Path, server: FileServer, seconds: float) -> threading.Thread:
     def wait() -> None:
-        while not (run / "checkpoints" / "step-00000002").exists():
+        journal = run / "metrics.jsonl"
+        while not (journal.exists() and b'"step": 3,' in journal.read_bytes()):
             time.sleep(0.002)
         server.busy_until = time.monotonic() + seconds
 
@@ -58,7 +59,7 @@ def test_a_server_that_is_away_is_waited_for_and_then_the_run_is_saved(
     assert cli(*words, "--set", f"run.folder={run.with_name('undisturbed')}").code == 0
     monkeypatch.setenv("OPFRAME_CACHE", str(tmp_path / "fresh"))
     remote_cache.cache_clear()
-    away = away_after_step_2(run, server, 30.0)
+    away = away_after_step_3(run, server, 30.0)
     refused = cli(*words, "--set", "data.patience=2s")
     away.join()
     assert refused.code == 2
