@@ -29,16 +29,16 @@ def remote(experiment: Path, server: FileServer) -> Path:
     return experiment
 
 
-def away_after_step_3(run: Path, server: FileServer, seconds: float) -> threading.Thread:
+def away_after_step_3(run: Path, server: FileServer, seconds: float) -> None:
     def wait() -> None:
         journal = run / "metrics.jsonl"
+        deadline = time.monotonic() + 60
         while not (journal.exists() and b'"step": 3,' in journal.read_bytes()):
+            assert time.monotonic() < deadline
             time.sleep(0.002)
         server.busy_until = time.monotonic() + seconds
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def test_a_server_that_is_away_is_waited_for_and_then_the_run_is_saved(
@@ -49,19 +49,19 @@ def test_a_server_that_is_away_is_waited_for_and_then_the_run_is_saved(
         "run",
         remote,
         "--set",
-        "trainer.checkpoint_every=2",
+        "trainer.checkpoint_every=100",
         "--set",
         "trainer.steps=40",
         "--set",
-        "trainer.keep=99",
+        "trainer.log_every=1",
     )
     words += ("--set", "evaluation.overlap=false", "--set", "evaluation.trajectories=1")
     assert cli(*words, "--set", f"run.folder={run.with_name('undisturbed')}").code == 0
     monkeypatch.setenv("OPFRAME_CACHE", str(tmp_path / "fresh"))
     remote_cache.cache_clear()
-    away = away_after_step_3(run, server, 30.0)
+    server.delay = 0.05
+    away_after_step_3(run, server, 30.0)
     refused = cli(*words, "--set", "data.patience=2s")
-    away.join()
     assert refused.code == 2
     assert "HTTP 503" in refused.errors
     assert "the run is saved at step " in refused.errors
