@@ -23,6 +23,7 @@ from opframe.config.defaults import completed
 from opframe.config.settings import Experiment
 from opframe.console import counted
 from opframe.files.atomic import write_atomically
+from opframe.files.retries import redacted
 from opframe.processes import is_of_another
 from opframe.run.assembly import Sources
 from opframe.run.experiment import to_toml
@@ -168,7 +169,7 @@ def environment(catalog: Catalog, device: torch.device, processes: int) -> dict[
     """Versions, device and origin of this process."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [redacted(word) for word in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})",
