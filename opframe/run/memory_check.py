@@ -17,6 +17,7 @@ from opframe.mixture.source import Source
 from opframe.processes import Processes
 from opframe.run.assembly import Sources, open_sources
 from opframe.run.memory_estimate import NUMBER, Machine, Network, RollOut, Step, count_network, this_machine
+from opframe.run.sharing import shard_size
 from opframe_registry import ConfigError, OpframeError, PluginError, RunError
 
 _COARSER = 8  # a grid with fewer points than that along an axis is another experiment
@@ -82,6 +83,7 @@ def _step(experiment: Experiment, channels: int, grid: tuple[int, ...], processe
         steps=experiment.trainer.steps,
         processes=processes,
         here=int(os.environ.get("LOCAL_WORLD_SIZE", processes)),
+        shards=shard_size(experiment.parallel, processes),
     )
 
 

@@ -82,7 +82,10 @@ def count_network(experiment: Experiment, fields: Fields) -> Network:
 
 @frozen(kw_only=True)
 class Step:
-    """All that the size of a training step depends on. `processes` share a batch, `here` of them on this machine."""
+    """All that the size of a training step depends on.
+
+    `processes` share a batch, `here` of them on this machine, and `shards` of them one network.
+    """
 
     batch_size: int
     accumulate: int
@@ -95,6 +98,7 @@ class Step:
     steps: int
     processes: int
     here: int
+    shards: int = 1
 
     @property
     def _share(self) -> int:
@@ -115,9 +119,13 @@ class Step:
         return self.here * (held * self.batch + self.batch_size * _WINDOW)
 
     def lacks(self, network: Network, machine: Machine) -> str:
-        """As `Machine.lacks`. What a network predicts is there before the gradients are."""
+        """As `Machine.lacks`. What a network predicts is there before the gradients are.
+
+        Each process makes the whole network, before it keeps its share of it.
+        """
         predicted = self._share // self.accumulate * self.horizon * self._frame
-        own = network.weights + network.state + max(network.gradients, predicted)
+        shared = (network.weights + network.state) // self.shards
+        own = max(network.weights, shared + max(network.gradients // self.shards, predicted))
         if machine.gpu is None:
             return machine.lacks(self.batches(), self.here * own)
         return machine.lacks(self.batches(), self.batch + own)

@@ -106,7 +106,7 @@ def plan(parts: Sequence[Part], folder: Path, grid: tuple[int, ...] | None, comp
 
 def folder_name(component: Dataset) -> str:
     """A dataset's label as the name of a folder."""
-    return re.sub(r"[^\w.+-]+", "_", component.title)
+    return re.sub(r"[^\w.+-]+", "_", component.title).lstrip(".") or "_"  # never a folder above
 
 
 def pack(packing: Packing, console: Console) -> bool:

@@ -1,0 +1,79 @@
+"""Two machines train together as two processes of one do: here two network namespaces, joined by a virtual cable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Command
+from support import assert_same_training
+
+NAMES = ("opframe-a", "opframe-b")
+HOSTS = "127.0.0.1 localhost\n10.77.0.1 machine1\n10.77.0.2 machine2\n"
+
+
+def ip(*words: str, check: bool = True) -> bool:
+    return subprocess.run(["ip", *words], capture_output=True, check=check).returncode == 0
+
+
+@pytest.fixture
+def machines() -> Iterator[None]:
+    """Two namespaces with a cable between them. Skips where they cannot be made."""
+    if sys.platform != "linux" or not (shutil.which("ip") and shutil.which("unshare")) or os.geteuid() != 0:
+        pytest.skip("making network namespaces takes Linux, ip, unshare, and the right to")
+    for name in NAMES:
+        ip("netns", "del", name, check=False)
+    made = all(ip("netns", "add", name, check=False) for name in NAMES)
+    cable = ("link", "add", "cable1", "netns", NAMES[0], "type", "veth", "peer", "name", "cable2", "netns", NAMES[1])
+    if not (made and ip(*cable, check=False)):
+        for name in NAMES:
+            ip("netns", "del", name, check=False)
+        pytest.skip("network namespaces cannot be made here")
+    try:
+        for number, name in enumerate(NAMES, 1):
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", f"cable{number}")
+            ip("-n", name, "link", "set", f"cable{number}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield
+    finally:
+        for name in NAMES:
+            ip("netns", "del", name, check=False)
+
+
+def begin(number: int, hosts: Path, words: str) -> subprocess.Popen[str]:
+    """torchrun on one of the machines, which has a name of its own and knows that of the other."""
+    meeting = "--rdzv-backend c10d --rdzv-endpoint 10.77.0.1:29400 --rdzv-id 7"
+    torchrun = f"{sys.executable} -m torch.distributed.run --nnodes 2 --nproc-per-node 1 {meeting}"
+    prepared = f"mount --bind {hosts} /etc/hosts && hostname machine{number} && exec {torchrun}"
+    command = f"{prepared} --local-addr 10.77.0.{number} -m opframe {words}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": f"cable{number}"}
+    return subprocess.Popen(
+        ["ip", "netns", "exec", NAMES[number - 1], "unshare", "--uts", "--mount", "sh", "-c", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+@pytest.mark.usefixtures("machines")
+def test_two_machines_train_as_two_processes_of_one_do_and_go_on_hybrid(experiment: Path, opframe: Command) -> None:
+    run, hosts = experiment.parent / "run", experiment.parent / "hosts"
+    hosts.write_text(HOSTS)
+    assert opframe("run", experiment, "--nproc", 2, "--set", f"run.folder={run.with_name('one')}").returncode == 0
+    for words in ("--stop-at 4", "--resume auto"):
+        both = [begin(number, hosts, f"run {experiment} {words}") for number in (1, 2)]
+        said = [each.communicate(timeout=120) for each in both]
+        assert [each.returncode for each in both] == [0, 0], said
+    assert_same_training(run, run.with_name("one"), 8)
+    hybrid = f"run {experiment} --set parallel.strategy=hybrid --set run.folder={run.with_name('hybrid')}"
+    both = [begin(number, hosts, hybrid) for number in (1, 2)]
+    said = [each.communicate(timeout=120) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert "report:" in said[0][0] + said[1][0]
