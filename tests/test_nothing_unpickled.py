@@ -1,4 +1,4 @@
-"""Nothing of a file or a server is run: sources read no pickles, but for the two readers that let through what they name."""
+"""Nothing of a file or a server is run: sources read no pickles, but for the reader that lets through what it names."""
 
 from __future__ import annotations
 

@@ -22,10 +22,11 @@ def add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 def _checkpoints(arguments: argparse.Namespace) -> int:
     from opframe.console import bytes_in_words
+    from opframe.run.lock import holder
     from opframe.weights.checkpoint_list import summaries
 
     folder = arguments.run / "checkpoints"
-    found = summaries(folder)
+    found = summaries(folder, training=holder(arguments.run) is not None)
     if not found:
         raise RunError(f"{arguments.run}: there is no checkpoint in {folder}")
     if arguments.json:

@@ -163,6 +163,10 @@ class Trainer:
         validator=optional(gt(0)),
         metadata={"help": "checkpoints at multiples of so many steps are kept for good (default: none)"},
     )
+    save: Literal["foreground", "background"] = field(
+        default="foreground",
+        metadata={"help": "background: training goes on while a checkpoint is written, from a copy in main memory"},
+    )
     timeout: str = field(
         default="15m",
         validator=is_duration,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial as partial_call
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from opframe.files.atomic import write_atomically
 from opframe.processes import ElsewhereError, Processes
+from opframe.run.background import Background
 from opframe.weights.callback_state import read_states, taken_apart
 from opframe.weights.checkpoints import (
     CheckpointRecord,
@@ -47,20 +50,32 @@ class Checkpoints:
     ) -> None:
         self._folder, self._keep, self._processes = folder, keep, processes
         self._run, self._keep_every = run, keep_every
+        self._background = Background(processes)
+        self._begun: Path | None = None
+        self.seconds: float | None = None
+        """How long the last one took to be written, once that is known."""
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
         found = complete_checkpoints(self._folder)
         return found[-1] if found else None
 
-    def save(self, state: dict[str, Any], record: CheckpointRecord) -> None:
+    def save(self, state: dict[str, Any], record: CheckpointRecord, background: bool = False) -> None:
         """Write a checkpoint under another name, then rename it; only then delete old ones.
 
-        Raises RunError when it cannot be written; earlier checkpoints are untouched.
+        In the `background` this returns as soon as the state is copied; what goes wrong later is raised by `settle`, or
+        by the next one, which waits for it. Raises RunError when it, or the one before, cannot be written; earlier
+        checkpoints are untouched.
         """
+        self.settle()
+        begun = time.monotonic()
         final = checkpoint_path(self._folder, record.step)
         partial = self._folder / f"{final.name}.partial"
         self._processes.let_leader(lambda: self._make_room(partial))
+        if background:
+            self._begun = final
+            self._background.begin(state, partial, partial_call(self._finish_as_leader, partial, final, record))
+            return
         try:
             with _quiet():
                 save(state, checkpoint_id=partial, no_dist=self._processes.count == 1)
@@ -73,6 +88,26 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             raise RunError(said) from error
         self._processes.wait()
+        self.seconds = time.monotonic() - begun
+
+    def settle(self) -> None:
+        """Wait for what is being written. Raises RunError, in the leading process, where it could not be."""
+        if not self._background.busy:
+            return
+        self.seconds, error = self._background.wait()
+        final = self._begun or self._folder
+        said = self._processes.first_words(self._failure(final, error) if error is not None else "")
+        if said:
+            shutil.rmtree(final.with_name(f"{final.name}.partial"), ignore_errors=True)
+            raise (RunError if self._processes.leads else ElsewhereError)(said) from error
+
+    def close(self) -> None:
+        """Wait for what is being written, where training ends in another way; what went wrong is not said any more."""
+        self._background.wait()
+
+    def _finish_as_leader(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
+        if self._processes.leads:
+            self._finish(partial, final, record)
 
     def _make_room(self, partial: Path) -> None:
         """Raises RunError where nothing can be written, or where the run folder is gone."""

@@ -58,6 +58,10 @@ class Course:
 
     def train(self) -> Outcome:
         """Train to the end. Raises OpframeError."""
+        with closing(self._checkpoints()) as checkpoints:
+            return self._train(checkpoints)
+
+    def _train(self, checkpoints: Checkpoints) -> Outcome:
         experiment, processes, settings = self.experiment, self.processes, self.settings
         limited = (self.validation or self.evaluator).limited(experiment.evaluation.trajectories)
         known = sum(source.metadata.trajectories for source in limited.sources) if self.validation else 0
@@ -65,7 +69,6 @@ class Course:
         share(self.backbone, experiment.parallel, processes, partial(self.evaluator.try_once, self.backbone))
         optimizer = assembly.build_optimizer(experiment, self.backbone)
         schedule = assembly.build_schedule(experiment, optimizer)
-        checkpoints = self._checkpoints()
         resumes = checkpoints.latest() is not None
         torch.manual_seed(experiment.run.seed + processes.rank)
         callbacks, record = self._restored(checkpoints, optimizer, schedule)

@@ -36,7 +36,7 @@ _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "
 # What may change between the parts of one run, because it does not change the weights.
 _FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
 _FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep", "keep_every")}
-_FREE |= {"trainer.timeout", "trainer.wall_clock", "data.patience"}
+_FREE |= {"trainer.save", "trainer.timeout", "trainer.wall_clock", "data.patience"}
 _FREE |= {f"parallel.{key}" for key in ("strategy", "shard", "cpu_offload", "checkpoint_activations")}
 _FREE_TABLES = ("evaluation.", "zero_shot", "files", "loggers", "callbacks")
 

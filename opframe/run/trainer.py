@@ -180,10 +180,12 @@ class Trainer:
             with self._saved_first():
                 self._end.raise_error()
             if self._end.rolled_back:
+                self.checkpoints.settle()
                 why = self.processes.first_words(self._end.back or "")
                 return Outcome(step=self.step, interrupted=False, rolled_back=why)
             if self._saved != self.step:
                 self.save(None)
+            self.checkpoints.settle()
             self._said.clear()
             for call in self.callbacks.after_training:
                 call(self)
@@ -251,6 +253,7 @@ class Trainer:
             if self._saved == self.step or not agreed:
                 raise
             self.save(None)
+            self.checkpoints.settle()
             raise type(error)(f"{error}\nthe run is saved at step {self.step}, from where --resume goes on") from error
 
     def _agree(self, answer: Answer) -> None:
@@ -335,6 +338,7 @@ class Trainer:
 
     def save(self, error: float | None) -> None:
         """Write a checkpoint of the whole state, unless the weights are beyond saving."""
+        begun = time.monotonic()
         self._check_finite()
         same_buffers(self.backbone, self.processes)  # which a checkpoint has once
         state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
@@ -348,8 +352,10 @@ class Trainer:
             rollbacks=self.rollbacks,
             callbacks=tuple(callbacks),
         )
-        self.checkpoints.save(state | collect_callbacks(callbacks, self.processes.leads), record)
+        whole = state | collect_callbacks(callbacks, self.processes.leads)
+        self.checkpoints.save(whole, record, background=self.settings.save == "background")
         self._saved = self.step
+        self.watch.stall = time.monotonic() - begun
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -364,6 +370,7 @@ class Trainer:
         rate = self._clock[1] / (time.monotonic() - started)
         self._clock = (time.monotonic(), 0)
         own = torch.stack(list(self.losses.values())) * self._weight
+        self.watch.saving, self.checkpoints.seconds = self.checkpoints.seconds, None
         sums, numbers = self.watch.entry(own, self.backbone, self.processes)
         losses = {name: total / self.processes.count for name, total in zip(self.losses, sums, strict=True)}
         if self.loggers:

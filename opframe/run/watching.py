@@ -32,6 +32,9 @@ class Watch:
 
     titles: Sequence[str] = ()
     shares: Sequence[float] | None = None
+    stall: float | None = field(default=None, init=False)
+    saving: float | None = field(default=None, init=False)
+    """Seconds that training stood still for a checkpoint, and that one took to be written, since the last entry."""
     _datasets: list[Tensor] = field(factory=list, init=False)
     _samples: dict[str, list[Tensor]] = field(factory=dict, init=False)
     _waited: float = field(default=0.0, init=False)
@@ -71,6 +74,9 @@ class Watch:
         self.begin()
         numbers = self._named(table, list(means))
         numbers |= {"data_wait": after[0], "memory_gb": memory_gb(processes.device)}
+        saved = {"save_stall": self.stall, "save_seconds": self.saving}
+        numbers |= {name: value for name, value in saved.items() if value is not None}
+        self.stall = None
         return found[: len(losses)], numbers | dict(zip(own, after[1:], strict=True))
 
     def _by_dataset(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -33,15 +33,16 @@ class Summary:
         return attrs.asdict(self)
 
 
-def summaries(folder: Path) -> list[Summary]:
+def summaries(folder: Path, training: bool = False) -> list[Summary]:
     """Every checkpoint of a folder, oldest first, those that are damaged or were never completed among them.
 
-    All bytes are read.
+    All bytes are read. While a run is `training`, one that is not complete is being written.
     """
     complete = complete_checkpoints(folder)
     best = read_best(folder)
     held = {"latest": complete[-1] if complete else None, "best": checkpoint_path(folder, best.step) if best else None}
-    return [_summary(path, int(name[1]), path in complete, held) for path, name in _folders(folder)]
+    unfinished = "being written" if training else "never completed"
+    return [_summary(path, int(name[1]), path in complete, held, unfinished) for path, name in _folders(folder)]
 
 
 def _folders(folder: Path) -> list[tuple[Path, re.Match[str]]]:
@@ -49,8 +50,8 @@ def _folders(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     return [(path, name) for path in paths if (name := _STEP.match(path.name))]
 
 
-def _summary(path: Path, step: int, complete: bool, held: Mapping[str, Path | None]) -> Summary:
-    wrong = _wrong(path) if complete else "damaged, set aside" if ".damaged" in path.name else "never completed"
+def _summary(path: Path, step: int, complete: bool, held: Mapping[str, Path | None], unfinished: str) -> Summary:
+    wrong = _wrong(path) if complete else "damaged, set aside" if ".damaged" in path.name else unfinished
     record = read_record(path) if wrong is None else None
     return Summary(
         name=path.name,
