@@ -27,15 +27,8 @@ _TAIL = 2**18  # bytes of the journal that are read
 _LATELY = 20  # entries that speed and the usual loss are taken of
 _GAP = 5.0  # times the usual duration: between such entries the run was not running
 _OTHER = {"step", "kind", "time"}
-_NO_LOSS = {"gradient_norm", "learning_rate", "samples_per_second", "data_wait", "memory_gb", "save_stall"} | {"save_seconds"}
-    "gradient_norm",
-    "learning_rate",
-    "samples_per_second",
-    "data_wait",
-    "memory_gb",
-    "save_stall",
-    "save_seconds",
-}
+_NO_LOSS = {"gradient_norm", "learning_rate", "samples_per_second", "data_wait", "memory_gb"}
+_NO_LOSS |= {"save_stall", "save_seconds"}
 
 
 @frozen(kw_only=True)
