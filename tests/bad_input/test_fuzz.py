@@ -51,6 +51,10 @@ MATLAB: list[Stored] = [
 COMMANDS = ("data info", "path", "data check", "data pack", "check")
 
 
+TIMES = pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.fuzz)])
+"""The whole of it, ten thousand inputs, is `pytest -m fuzz`."""
+
+
 def bounded(examples: int) -> settings:
     """So many examples, the same ones every time: what damaged files do to HDF5 is not ours to find out by chance."""
     return settings(
@@ -127,11 +131,12 @@ def fuzz(worker: Worker, folder: Path, stored: Stored, command: str, change: Cal
     assert_answered(worker, command, where, table)
 
 
+@TIMES
 @pytest.mark.parametrize(("examples", "kinds"), [(500, HDF5), (250, NUMPY), (250, MATLAB)], ids=["hdf5", "npy", "mat"])
 def test_damaged_files_are_answered_in_words(
-    examples: int, kinds: list[Stored], worker: Worker, tmp_path: Path
+    times: int, examples: int, kinds: list[Stored], worker: Worker, tmp_path: Path
 ) -> None:
-    @bounded(examples)
+    @bounded(examples * times)
     @given(st.data(), st.sampled_from(kinds), st.sampled_from(COMMANDS))
     def one(drawn: st.DataObject, stored: Stored, command: str) -> None:
         fuzz(worker, tmp_path / "one", stored, command, lambda content: drawn.draw(damaged(content)))
@@ -146,8 +151,11 @@ def zarr_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_damaged_zarr_is_answered_in_words(worker: Worker, tmp_path: Path, zarr_files: dict[str, bytes]) -> None:
-    @bounded(250)
+@TIMES
+def test_damaged_zarr_is_answered_in_words(
+    times: int, worker: Worker, tmp_path: Path, zarr_files: dict[str, bytes]
+) -> None:
+    @bounded(250 * times)
     @given(st.data(), st.sampled_from(["zarr.json", "zarr.json", *sorted(zarr_files)]), st.sampled_from(COMMANDS))
     def one(drawn: st.DataObject, changed: str, command: str) -> None:
         where = emptied(tmp_path / "one") / "own.zarr"
@@ -181,8 +189,9 @@ def arrays(draw: st.DrawFn) -> Stored:
             return "own.mat", matlab(named), {"type": "fno_mat", "test": 1} if kind == "fno" else {**table, "path": "u"}
 
 
-def test_arrays_of_any_shape_and_type_are_answered_in_words(worker: Worker, tmp_path: Path) -> None:
-    @bounded(350)
+@TIMES
+def test_arrays_of_any_shape_and_type_are_answered_in_words(times: int, worker: Worker, tmp_path: Path) -> None:
+    @bounded(350 * times)
     @given(arrays(), st.sampled_from(COMMANDS))
     def one(stored: Stored, command: str) -> None:
         fuzz(worker, tmp_path / "one", stored, command, lambda content: content)
@@ -226,11 +235,12 @@ def _several(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def test_configs_with_anything_in_them_are_answered_in_words(worker: Worker, tmp_path: Path) -> None:
+@TIMES
+def test_configs_with_anything_in_them_are_answered_in_words(times: int, worker: Worker, tmp_path: Path) -> None:
     write_prepared(tmp_path / "one.h5", waves(6, 12, 16))
     write_prepared(tmp_path / "two.h5", waves(6, 10, 16, channels=2))
 
-    @bounded(400)
+    @bounded(400 * times)
     @given(configs(), st.sampled_from(["check", "data info"]))
     def one(tables: dict[str, Any], command: str) -> None:
         path = tmp_path / "experiment.toml"
