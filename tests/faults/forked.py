@@ -139,8 +139,9 @@ class Forked:
 
     @property
     def said(self) -> str:
-        """What it has said on stdout and stderr."""
-        return "".join(self._said.with_name(f"{self._said.name}.{name}").read_text() for name in ("stdout", "stderr"))
+        """What it has said on stdout and stderr; nothing if it was ended before it could."""
+        files = (self._said.with_name(f"{self._said.name}.{name}") for name in ("stdout", "stderr"))
+        return "".join(file.read_text() for file in files if file.exists())
 
 
 class Forks:
