@@ -16,6 +16,7 @@ from opframe_registry import Catalog, discover
 from remote_support import cache_in, use
 from servers import Bucket, FileServer
 from support import write_experiment
+from weights_support import Call, command_line
 
 collect_ignore = ["third_party"]  # packages of others, which test_third_party.py installs before it runs their tests
 
@@ -95,3 +96,9 @@ def opframe() -> Command:
         )
 
     return call
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command line in this process, which costs no start of another."""
+    return command_line(monkeypatch, capsys)

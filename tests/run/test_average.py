@@ -12,16 +12,11 @@ from conftest import Command
 from opframe.run.assembly import build_backbone, open_sources
 from opframe.weights.runs import read_checkpoint
 from support import saved_state
-from weights_support import Call, command_line
+from weights_support import Call
 
 STEPS = 8
 SAID = "evaluated is the average of the weights over steps (ema, decay 0.5)"
 LAST = f"step-{STEPS:08d}"
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -16,14 +16,9 @@ from torch.distributed.checkpoint import state_dict_saver
 from conftest import Command
 from slow_support import Phase, start, wait_until_reached
 from support import assert_same_training
-from weights_support import Call, command_line
+from weights_support import Call
 
 BACKGROUND = ("--set", 'trainer.save="background"')
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
 
 
 def test_the_state_is_that_of_its_step_whatever_is_trained_meanwhile(

@@ -15,12 +15,7 @@ from opframe_loggers.events import Events
 from opframe_loggers.json_lines import Lines
 from opframe_registry import RunInfo
 from slow_support import Phase, start, wait_until_reached
-from weights_support import Call, command_line
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
+from weights_support import Call
 
 
 def test_where_the_report_cannot_be_written_the_run_says_what_is_saved_and_writes_it_later(

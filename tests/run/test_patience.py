@@ -11,12 +11,7 @@ import pytest
 from opframe.files.cache import remote_cache
 from servers import FileServer
 from support import assert_same_training, waves, write_prepared
-from weights_support import Call, command_line
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
+from weights_support import Call
 
 
 @pytest.fixture

@@ -12,14 +12,9 @@ import torch
 
 from opframe.weights.runs import read_checkpoint
 from support import assert_same_training
-from weights_support import Call, command_line
+from weights_support import Call
 
 RESCUE = ("--set", "evaluation.overlap=false", "--set", "trainer.steps=20", "--set", "trainer.log_every=1")
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -15,12 +15,7 @@ import pytest
 from opframe.run.status import read_status
 from opframe_registry import RunError
 from slow_support import Phase, start, wait_until_reached
-from weights_support import Call, command_line
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
+from weights_support import Call
 
 
 def rows(output: str) -> dict[str, str]:

@@ -10,12 +10,7 @@ import pytest
 
 from conftest import Command
 from opframe.run.watching import Jumps
-from weights_support import Call, command_line
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return command_line(monkeypatch, capsys)
+from weights_support import Call
 
 
 def entries(run: Path) -> list[dict[str, Any]]:
