@@ -55,12 +55,16 @@ class Part:
 
 @define
 class ArrayTrajectories:
-    """A dataset's live object over arrays. Files are opened when they are read and do not travel to other processes."""
+    """A dataset's live object over arrays. Files are opened when they are read and do not travel to other processes.
+
+    `checksums`, where a file has them, are BLAKE2b of 16 bytes of every trajectory as it is read.
+    """
 
     metadata: Metadata
     parts: Sequence[Part]
     variables: Sequence[Variable]
     stores: Stores = field(factory=Stores)
+    checksums: Sequence[bytes] = ()
     _ends: tuple[int, ...] = field(init=False, repr=False)
     _expected: tuple[tuple[int | None, ...], ...] = field(init=False, repr=False)
 

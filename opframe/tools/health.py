@@ -72,7 +72,10 @@ def examine(trajectories: Trajectories, number: int, stride: int = 1) -> Health:
         return Health(number=number, fault=str(error))
     except (OSError, ValueError, KeyError, TypeError) as error:  # a damaged file makes its libraries fail in many ways
         return Health(number=number, fault=f"cannot be read: {type(error).__name__}: {error}")
-    return look.health()
+    health, checksums = look.health(), getattr(trajectories, "checksums", ())
+    if stride == 1 and checksums and health.whole != checksums[number]:
+        return Health(number=number, fault="its bytes are others than were packed (BLAKE2b); pack it again")
+    return health
 
 
 def _read(trajectories: Trajectories, number: int, frames: range) -> NDArray[np.float32]:

@@ -39,6 +39,7 @@ class Stored:
     attributes: Mapping[str, Any]
     parameters: Mapping[str, tuple[float, ...]]
     lengths: tuple[float, ...] | None = None
+    checksums: tuple[bytes, ...] = ()
 
 
 def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
@@ -70,6 +71,7 @@ def open_prepared(component: Prepared, split: Split) -> ArrayTrajectories:
         parts=parts,
         variables=[variable],
         stores=stores,
+        checksums=found.checksums[part.first : part.first + part.count],
     )
 
 
@@ -102,7 +104,10 @@ def _look_into(url: str, file: h5py.File) -> Stored:
     attributes = {key: attribute(url, data, key) for key in _ATTRIBUTES if key in data.attrs}
     padded = file.get("lengths")
     lengths = tuple(np.ravel(read_numbers(url, padded)).tolist()) if isinstance(padded, h5py.Dataset) else None
-    return Stored(shape=data.shape, attributes=attributes, parameters=parameters, lengths=lengths)
+    kept = file.get("checksums")
+    several = isinstance(kept, h5py.Dataset) and kept.dtype == "u1" and kept.ndim == 2 and len(kept) == data.shape[0]
+    checksums = tuple(row.tobytes() for row in kept[:]) if several else ()
+    return Stored(shape=data.shape, attributes=attributes, parameters=parameters, lengths=lengths, checksums=checksums)
 
 
 def _lengths(url: str, found: Stored, have: int, frames: int) -> list[int]:

@@ -34,6 +34,7 @@ from opframe.tools.selection import load_selection, open_part, splits
 from opframe_registry import Catalog, ConfigError, DataError, Dataset
 from opframe_registry.metadata import boundary_in_words
 from support import waves, write_prepared
+from weights_support import Call
 
 
 def packings(
@@ -387,3 +388,19 @@ def test_axes_that_a_file_names_wrongly_are_refused(experiment: Path, catalog: C
             file["data"].attrs["axes"] = axes
         with pytest.raises(DataError, match=f"says of 'data' of shape .* that its axes are '{axes}'"):
             catalog.get(Dataset, "prepared")(url=str(path)).build("test", Path())
+
+
+def test_a_flipped_bit_of_a_packed_file_is_found_by_data_check(experiment: Path, catalog: Catalog, cli: Call) -> None:
+    made = packings(experiment, catalog)
+    pack_all(made)
+    config = with_packed(experiment, catalog, made)
+    assert cli("data", "check", config, "--jobs", "1").code == 0
+    path = next(each.path for each in made if each.path.name == "train.h5")
+    with h5py.File(path, "r") as file:
+        begin = file["data"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[begin] ^= 1  # the lowest bit of the first number of trajectory 0
+    path.write_bytes(content)
+    found = cli("data", "check", config, "--jobs", "1")
+    assert found.code == 2
+    assert "its bytes are others than were packed (BLAKE2b); pack it again" in " ".join(found.output.split())
