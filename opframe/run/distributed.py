@@ -137,8 +137,9 @@ def joined(settings: Trainer) -> Iterator[Processes]:
     except ElsewhereError:
         sys.exit(MISTAKE)
     except OpframeError:
-        peers.speak()
-        raise
+        if peers.speaks():
+            raise
+        sys.exit(MISTAKE)
     except (RuntimeError, TimeoutError) as error:
         if not is_of_another(error):
             raise

@@ -86,10 +86,12 @@ class Peers:
             elif time.monotonic() - since > self._timeout:
                 raise TimeoutError("gloo: the leading process gives no sign of life; timed out")
 
-    def speak(self) -> None:
-        """This process is about to say what is wrong; the others need not say that they have lost it."""
-        with suppress(RuntimeError):
-            self._put(_SPOKEN, True)
+    def speaks(self) -> bool:
+        """Whether this process is the first that is about to say what is wrong; the others then need say nothing."""
+        try:
+            return bool(self._store.add(f"opframe/{_SPOKEN}", 1) == 1)
+        except RuntimeError:  # the store is gone
+            return True
 
     def lose(self, error: BaseException) -> int:
         """Say, once for all, who does not answer; returns the exit code.
