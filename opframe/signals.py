@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,8 @@ def obeyed() -> Iterator[None]:
     """Signals raise Interrupted in the main thread, after saying so in a line; a moment later the process is ended.
 
     Only for what is carried out in the main thread, and not for what goes on after it: once there was a signal, the
-    process ends a moment later, whatever it does.
+    process ends a moment later, whatever it does. Where a handler's exception cannot go on, as out of the collection of
+    garbage, Python would show its traceback; that is left out.
     """
     asked = _Asked()
 
@@ -56,9 +58,12 @@ def obeyed() -> Iterator[None]:
 
     watch = _Watch(asked, patient=False)
     watch.begin(obey)
+    unraised = sys.unraisablehook
+    sys.unraisablehook = lambda found: None if isinstance(found.exc_value, Interrupted) else unraised(found)
     try:
         yield
     finally:
+        sys.unraisablehook = unraised
         if asked.number is None:
             watch.end()
         else:  # also where a library has made another error of it, or none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,8 +39,8 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     `words` are what a person wrote after `opframe`: those of this process where none are given. With the environment
     variable OPFRAME_TRACEBACK a mistake comes with its traceback, for those who write plugins.
     """
-    arguments = _parser().parse_args(_joined(sys.argv[1:] if words is None else words))
     try:
+        arguments = _parser().parse_args(_joined(sys.argv[1:] if words is None else words))
         if arguments.command is None:  # a group of commands, of which none was named
             arguments.group.print_help()
             sys.exit(0)
@@ -55,6 +56,9 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         sys.exit(MISTAKE)
     except Interrupted as error:  # it has said so
         sys.exit(error.code)
+    except KeyboardInterrupt:  # before there was anything to do
+        print(Interrupted(signal.SIGINT), file=sys.stderr)
+        sys.exit(exit_code(signal.SIGINT))
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -29,6 +29,7 @@ from opframe.weights.checkpoints import (
     check_sound,
     checkpoint_path,
     complete_checkpoints,
+    mark_check,
     read_best,
     read_record,
     stored,
@@ -120,7 +121,7 @@ class Checkpoints:
     def _finish(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
         said = asdict(evolve(record, run=self._run, files=stored(partial)))
         with (partial / "mark.json").open("w", encoding="utf-8") as mark:
-            mark.write(json.dumps(said))
+            mark.write(json.dumps({**said, "check": mark_check(said)}))
             mark.flush()
             os.fsync(mark.fileno())
         _on_disk(partial)

@@ -30,7 +30,7 @@ from opframe.run.experiment import to_toml
 from opframe.weights.checkpoints import CheckpointRecord, latest_record, latest_step
 from opframe.weights.normalization import differing, normalised, records
 from opframe.weights.pretrained import Header, Origin, Trained, header_toml, now, read_header
-from opframe_registry import Catalog, RunError
+from opframe_registry import Catalog, OpframeError, RunError
 
 _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
 # What may change between the parts of one run, because it does not change the weights.
@@ -83,7 +83,10 @@ class RunFolder:
         """Raises RunError where data are normalised otherwise than those that the run has been trained on so far."""
         if not (self.path / "model.toml").exists():
             return
-        header = read_header(self.path, catalog)
+        try:
+            header = read_header(self.path, catalog)
+        except OpframeError as error:
+            raise RunError(f"{error}\nremove {self.path / 'model.toml'} to go on: it is written anew") from error
         lines = differing(header.normalizer, header.datasets, normalised(sources.train)) if header.normalizer else []
         if lines:
             raise RunError(

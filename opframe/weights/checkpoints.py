@@ -101,7 +101,12 @@ def _record(path: Path) -> CheckpointRecord:
         raise ValueError("is empty")
     if not isinstance(said, dict):
         raise ValueError("is no table")
+    check = said.pop("check", None)
+    if check is not None and check != mark_check(said):
+        raise ValueError("has other bytes than were written")
     unknown = sorted(said.keys() - {each.name for each in attrs.fields(CheckpointRecord)})
+    if unknown and check is None and said.get("files"):  # whoever writes checksums writes one of these as well
+        raise ValueError("has other bytes than were written")
     if unknown:
         names = ", ".join(map(repr, unknown))
         raise RunError(f"{path} was made by a newer opframe: it has {names}; go on with that one")
@@ -112,6 +117,11 @@ def _record(path: Path) -> CheckpointRecord:
     if not (isinstance(record.step, int) and isinstance(record.processes, int)):
         raise ValueError("has no number of steps or processes")
     return record
+
+
+def mark_check(said: Mapping[str, Any]) -> str:
+    """The checksum of what a mark says, which is in it beside the rest."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _way_out(path: Path) -> str:

@@ -127,7 +127,7 @@ def signals(bench: Bench, number: int) -> Outcome:
     code = process.wait()
     expected = {0, 128 + getattr(signal, name), -getattr(signal, name)}
     if code not in expected or "Traceback" in process.said:
-        return Outcome(survived=False, equal=False, wrong=f"{name}: exit {code}: {process.said[-300:]}")
+        return Outcome(survived=False, equal=False, wrong=f"{name}: exit {code}: {process.said[-3000:]}")
     return bench.recovered(run)
 
 
@@ -189,6 +189,10 @@ def damaged_small_files(bench: Bench, number: int) -> Outcome:
     ways = _ways(bench.random)
     way = list(ways)[number // len(names) % len(ways)]
     file.write_bytes(ways[way](file.read_bytes() if file.exists() else b"x" * 99))
+    if file.name == "model.toml":  # which is refused with the way out
+        refused = bench.begin(run, "--resume", "auto")
+        if refused.wait() == 2 and f"remove {file} to go on" in refused.said:
+            file.unlink()
     return bench.recovered(run, file.name != "metrics.jsonl")
 
 
@@ -216,7 +220,7 @@ def changed_data(bench: Bench, number: int) -> Outcome:
         file.unlink()
         file.write_bytes(content)
     if code not in (0, 2) or "Traceback" in process.said:
-        return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-300:]}")
+        return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-3000:]}")
     return bench.recovered(run)
 
 
@@ -226,7 +230,7 @@ def full_disks(bench: Bench, number: int) -> Outcome:
     process = bench.begin(run, "--set", "evaluation.figures=true", largest_file=1024 * 2 ** (1 + number % 9))
     code = process.wait()
     if code not in (0, 2) or "Traceback" in process.said:
-        return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-300:]}")
+        return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-3000:]}")
     journal_whole = "left out from here on" not in process.said
     if code == 0:
         return bench.compared(run, journal_whole)
@@ -244,7 +248,7 @@ def removed_folders(bench: Bench, number: int) -> Outcome:
         run.rename(run.with_name(f"{run.name}-away"))
     code = process.wait()
     if code not in (0, 2) or "Traceback" in process.said:
-        return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-300:]}")
+        return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-3000:]}")
     if run.exists():
         shutil.rmtree(run)
     if number % 2 == 0:
@@ -273,7 +277,7 @@ def resumed_again_and_again(bench: Bench, number: int) -> Outcome:
         workers = bench.random.randrange(3)
         process = bench.begin(run, "--resume", "--stop-at", stop, "--set", f"data.workers={workers}")
         if (code := process.wait()) != 0:
-            return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-300:]}")
+            return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-3000:]}")
     return bench.recovered(run)
 
 
@@ -355,7 +359,7 @@ def failing_servers(bench: Bench, number: int) -> Outcome:
         process = bench.forks.begin([*words, "--set", "data.patience=60s"])
         code = process.wait()
         if code != 0 or "Traceback" in process.said:
-            return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-300:]}")
+            return Outcome(survived=False, equal=False, wrong=f"exit {code}: {process.said[-3000:]}")
         return bench.compared(run, seconds=time.monotonic() - begun)
 
 

@@ -20,7 +20,7 @@ import torch.distributed.checkpoint
 
 from conftest import Command
 from opframe import load_experiment, train
-from opframe.weights.checkpoints import damage, read_best, set_aside_damaged
+from opframe.weights.checkpoints import damage, mark_check, read_best, set_aside_damaged
 from opframe.weights.location import WeightsError
 from opframe.weights.runs import read_checkpoint
 from opframe.weights.stored import load_stored
@@ -45,8 +45,9 @@ def zeros(path: Path) -> None:
 def mark(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         said = json.loads((folder / "mark.json").read_text())
+        del said["check"]
         change(said)
-        (folder / "mark.json").write_text(json.dumps(said))
+        (folder / "mark.json").write_text(json.dumps({**said, "check": mark_check(said)}))
 
     return write
 
@@ -62,6 +63,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty mark": (lambda folder: os.truncate(folder / "mark.json", 0), "mark.json is empty"),
     "half a mark": (lambda folder: os.truncate(folder / "mark.json", 30), "mark.json cannot be read"),
     "a list for a mark": (lambda folder: (folder / "mark.json").write_text("[]"), "mark.json is no table"),
+    "a bit of a mark": (lambda folder: flip(folder / "mark.json", 0.1), "mark.json "),
+    "a bit of a name in a mark": (
+        lambda folder: (folder / "mark.json").write_text((folder / "mark.json").read_text().replace("check", "chess")),
+        "mark.json has other bytes than were written",
+    ),
     "a mark of a newer version": (
         mark(lambda said: said.update(shards=3)),
         "was made by a newer opframe: it has 'shards'",
