@@ -34,7 +34,7 @@ def run(opframe: Command, experiment: Path, folder: str, processes: int, *words:
 def numbers(folder: Path, kind: str) -> list[dict[str, float]]:
     """What a run has logged of a kind, without the times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    others = ("kind", "time", "samples_per_second")
+    others = ("kind", "time", "samples_per_second", "data_wait", "memory_gb", "save_stall", "save_seconds")
     return [{key: value for key, value in line.items() if key not in others} for line in lines if line["kind"] == kind]
 
 
