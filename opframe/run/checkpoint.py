@@ -73,11 +73,11 @@ class Checkpoints:
         final = checkpoint_path(self._folder, record.step)
         partial = self._folder / f"{final.name}.partial"
         self._processes.let_leader(lambda: self._make_room(partial))
-        if background:
-            self._begun = final
-            self._background.begin(state, partial, partial_call(self._finish_as_leader, partial, final, record))
-            return
         try:
+            if background:
+                self._begun = final
+                self._background.begin(state, partial, partial_call(self._finish_as_leader, partial, final, record))
+                return
             with _quiet():
                 save(state, checkpoint_id=partial, no_dist=self._processes.count == 1)
             if self._processes.leads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,21 @@ def _summary(path: Path, step: int, complete: bool, held: Mapping[str, Path | No
     return Summary(
         name=path.name,
         step=step,
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        bytes=_size(path),
         error=record.error if record else None,
         processes=record.processes if record else None,
         wrong=wrong,
         roles=tuple(role for role, holder in held.items() if holder == path),
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of what is there now; a run that lives may be renaming or deleting it."""
+    found = 0
+    with suppress(OSError):
+        for file in path.iterdir():
+            found += file.stat().st_size
+    return found
 
 
 def _wrong(path: Path) -> str | None:

@@ -40,7 +40,9 @@ def test_the_state_is_that_of_its_step_whatever_is_trained_meanwhile(
     stalls = [line["save_stall"] for line in lines if "save_stall" in line]
     assert len(stalls) == 3
     assert stalls[0] < 0.3  # it did not wait for the first one
-    assert all(line["save_seconds"] > 0.3 for line in lines if "save_seconds" in line)
+    writes = [line["save_seconds"] for line in lines if "save_seconds" in line]
+    assert writes
+    assert min(writes) > 0.3
 
 
 def test_what_goes_wrong_in_the_background_is_said_and_what_was_there_stays(
@@ -67,10 +69,11 @@ def test_a_kill_while_one_is_written_leaves_the_one_before(experiment: Path, cli
     run = experiment.parent / "run"
     assert cli("run", experiment, "--set", f"run.folder={run.with_name('undisturbed')}").code == 0
     options = ('trainer.save="background"', "trainer.checkpoint_every=2")
-    phase = Phase(slow="torch.distributed.checkpoint.state_dict_saver:save", after=1, options=options)
+    phase = Phase(slow="opframe.run.checkpoint:Checkpoints._finish", after=1, options=options)
     process = start(experiment, phase)
     wait_until_reached(experiment, process)
-    assert "being written" in cli("checkpoints", run).output or not (run / "checkpoints/step-00000004.partial").exists()
+    assert any((run / "checkpoints" / "step-00000004.partial").iterdir())
+    assert "being written" in cli("checkpoints", run).output
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert sorted(path.name for path in (run / "checkpoints").glob("step-*[0-9]")) == ["step-00000002"]
