@@ -365,14 +365,14 @@ def failing_servers(bench: Bench, number: int) -> Outcome:
 
 Kind = Callable[[Bench, int], Outcome]
 KINDS: dict[str, tuple[Kind, int, int]] = {
-    "a signal": (signals, 84, 4),
-    "a checkpoint is damaged": (damaged_checkpoints, 35, 3),
-    "another file is damaged": (damaged_small_files, 24, 2),
+    "a signal": (signals, 84, 2),
+    "a checkpoint is damaged": (damaged_checkpoints, 35, 2),
+    "another file is damaged": (damaged_small_files, 24, 1),
     "data change": (changed_data, 15, 1),
     "the disk is full": (full_disks, 9, 1),
     "the folder is gone": (removed_folders, 6, 1),
     "two runs in a folder": (two_runs, 8, 1),
-    "stopped three times": (resumed_again_and_again, 8, 1),
+    "stopped three times": (resumed_again_and_again, 8, 0),
     "killed twice, saving in the background": (killed_twice, 12, 1),
     "a server fails": (failing_servers, 12, 1),
     "one of several processes": (several_processes, 12, 0),

@@ -72,6 +72,7 @@ def test_a_run_that_is_resumed_averages_on_and_training_itself_is_not_touched(av
     assert all(torch.equal(raw[name], plain[name]) for name in raw)
 
 
+@pytest.mark.fault
 def test_processes_that_share_a_network_average_it_as_one_does(averaged: Path, cli: Call, opframe: Command) -> None:
     run = averaged.parent / "run"
     assert cli("run", averaged, "--set", f"run.folder={run.with_name('one')}").code == 0

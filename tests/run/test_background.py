@@ -81,6 +81,7 @@ def test_a_kill_while_one_is_written_leaves_the_one_before(experiment: Path, cli
     assert_same_training(run, run.with_name("undisturbed"), 8)
 
 
+@pytest.mark.fault
 def test_several_processes_write_in_the_background_as_they_do_in_the_foreground(
     experiment: Path, opframe: Command
 ) -> None:

@@ -62,6 +62,7 @@ def begin(number: int, hosts: Path, words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.fault
 @pytest.mark.usefixtures("machines")
 def test_two_machines_train_as_two_processes_of_one_do_and_go_on_hybrid(experiment: Path, opframe: Command) -> None:
     run, hosts = experiment.parent / "run", experiment.parent / "hosts"
