@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,9 +93,44 @@ def _compute_twice(block: nn.Module) -> None:
     def computed(*arguments: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*arguments, **options)
-        return checkpoint(forward, *arguments, use_reentrant=False, **options)
+        again = partial(_as_the_first_time, block)
+        return checkpoint(forward, *arguments, use_reentrant=False, context_fn=again, **options)
 
     block.forward = computed
+
+
+def _as_the_first_time(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a forward pass and of its repetition, in which what a block remembers is as it was and then is left.
+
+    A gate cools, and BatchNorm gathers means, once for each batch and not twice.
+    """
+    before = [{name: buffer.clone() for name, buffer in each.items()} for each in _buffers(block)]
+
+    @contextmanager
+    def repeated() -> Iterator[None]:
+        now = _buffers(block)
+        _put(block, before)
+        try:
+            yield
+        finally:
+            _put(block, now)
+
+    return nullcontext(), repeated()
+
+
+def _buffers(block: nn.Module) -> list[dict[str, Tensor]]:
+    """Those of each module, without constants, which no checkpoint has."""
+    found = []
+    for module in block.modules():
+        saved = module.state_dict(keep_vars=True).keys()
+        found.append({name: value for name, value in module.named_buffers(recurse=False) if name in saved})
+    return found
+
+
+def _put(block: nn.Module, buffers: list[dict[str, Tensor]]) -> None:
+    for module, values in zip(block.modules(), buffers, strict=True):
+        for name, value in values.items():
+            setattr(module, name, value)
 
 
 def _shard(network: nn.Module, blocks: list[nn.Module], settings: Parallel, processes: Processes) -> None:

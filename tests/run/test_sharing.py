@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from conftest import Command
 from opframe.config.parallel import Parallel
 from opframe.processes import Processes
 from opframe.run.sharing import blocks_of, shard_size, share
-from opframe_registry import ConfigError
+from opframe_pot.settings import MoEPOT
+from opframe_registry import ConfigError, Fields
 from support import assert_same_training, saved_state
 
+MIXTURE = MoEPOT(width=16, depth=2, heads=2, patch=4, routed_experts=6, chosen_experts=2)
 SHARED = ("parallel.strategy=fsdp",)
 FROZEN = '\n[[parameters]]\nmatch = ["blocks.0.filter.*"]\nfrozen = true\n'
 
@@ -133,6 +136,25 @@ def test_activations_that_are_not_kept_are_computed_again_with_the_same_gradient
     assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
     with pytest.raises(ConfigError, match="this backbone has no blocks"):
         share(nn.Linear(2, 2), Parallel(checkpoint_activations=True), alone, lambda: None)
+
+
+def test_what_a_block_remembers_of_a_batch_is_remembered_once_where_it_is_computed_twice() -> None:
+    x, found = torch.randn(4, 2, 3, 8, 8), []
+    for twice in (False, True):
+        torch.manual_seed(0)
+        network = MIXTURE.build(Fields(channels=("u", "v", "h"), grid=(8, 8), history=2))
+        alone = Processes(rank=0, count=1, device=torch.device("cpu"))
+        share(network, Parallel(checkpoint_activations=twice), alone, partial(network, x))
+        network.train()
+        for _ in range(2):
+            network.zero_grad()
+            torch.autograd.backward(network(x).field.square().sum())
+        gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+        found.append({**gradients, **dict(network.named_buffers())})
+    once, again = found
+    assert once.keys() == again.keys()
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert once["blocks.0.MoE.gating.temperature"] < MIXTURE.temperature
 
 
 def test_processes_that_cannot_be_grouped_are_told_what_would_do(
