@@ -6,8 +6,9 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from attrs import define, field
+from attrs import define, field, frozen
 
+from opframe.evaluation.scores import Report
 from opframe.processes import ElsewhereError, Processes
 from opframe.signals import Interrupted
 from opframe_registry import OpframeError
@@ -90,3 +91,22 @@ class Ending:
             yield
         finally:
             self._idle = False
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How training ended, and the report of a run that was not interrupted.
+
+    `signal` ended the process, or a callback did as if there had been one: `interruption` has its words. `stopped` are
+    those with which a callback ended training for good, `rolled_back` those with which one goes back to a checkpoint.
+    `said` is what callbacks have said in the end.
+    """
+
+    step: int
+    interrupted: bool
+    signal: int | None = None
+    interruption: str = ""
+    stopped: str | None = None
+    rolled_back: str | None = None
+    said: tuple[str, ...] = ()
+    report: Report | None = None

@@ -31,6 +31,7 @@ from opframe.processes import Processes
 from opframe.run import assembly, overlaps
 from opframe.run.course import Course
 from opframe.run.distributed import joined
+from opframe.run.ending import Outcome
 from opframe.run.evaluating import make_evaluator
 from opframe.run.facts import end_in_words, facts_of, plan_in_words, size_in_words, unselected
 from opframe.run.folder import RunFolder, writable
@@ -40,7 +41,6 @@ from opframe.run.memory_check import check_batches, check_memory, explained
 from opframe.run.same_data import data_in_words, remember
 from opframe.run.sharing import is_shared, whole_weights
 from opframe.run.status import end_noted, note_interruption
-from opframe.run.trainer import Outcome
 from opframe.weights.checkpoints import latest_step, set_aside_damaged
 from opframe_registry import Catalog, ConfigError, seconds
 

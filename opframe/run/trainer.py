@@ -4,55 +4,33 @@ from __future__ import annotations
 
 import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import torch
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 
 from opframe.config.settings import Trainer as Settings
 from opframe.console import Bar
 from opframe.evaluation.pictures import rollout_pictures
 from opframe.evaluation.protocol import Evaluator
-from opframe.evaluation.scores import Report
-from opframe.mixture.loading import split_batch, to_device
+from opframe.mixture.loading import to_device
 from opframe.processes import ElsewhereError, Processes
 from opframe.run.callbacks import Callbacks
 from opframe.run.checkpoint import Checkpoints, collect_callbacks, collect_state
-from opframe.run.ending import Answer, Ending
+from opframe.run.ending import Answer, Ending, Outcome
+from opframe.run.entries import Entries
 from opframe.run.loggers import Loggers
 from opframe.run.parameters import training_mode
 from opframe.run.setbacks import Setbacks
-from opframe.run.sharing import same_buffers, whole, whole_weights
-from opframe.run.task import wrap
+from opframe.run.sharing import same_buffers, whole_weights
+from opframe.run.step import Step
 from opframe.run.upcoming import Upcoming
-from opframe.run.watching import Jumps, Watch
+from opframe.run.watching import Watch
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
 from opframe_registry import Batch, DataError, LossFunction, OpframeError, PluginError, RunError
-
-
-@frozen(kw_only=True)
-class Outcome:
-    """How training ended, and the report of a run that was not interrupted.
-
-    `signal` ended the process, or a callback did as if there had been one: `interruption` has its words. `stopped` are
-    those with which a callback ended training for good, `rolled_back` those with which one goes back to a checkpoint.
-    `said` is what callbacks have said in the end.
-    """
-
-    step: int
-    interrupted: bool
-    signal: int | None = None
-    interruption: str = ""
-    stopped: str | None = None
-    rolled_back: str | None = None
-    said: tuple[str, ...] = ()
-    report: Report | None = None
 
 
 @define(kw_only=True)
@@ -87,27 +65,39 @@ class Trainer:
     bar: Bar = field(factory=Bar.hidden)
     suspect: Callable[[range], str | None] = lambda steps: None
     """What in the data of some steps may explain a loss that is not finite, in words."""
-    task: nn.Module = field(init=False)
-    losses: dict[str, Tensor] = field(factory=dict, init=False)
     _checked: int = field(default=0, init=False)
     _end: Ending = field(init=False)
-    _rate: float = field(default=0.0, init=False)
-    _norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)
-    _clock: tuple[float, int] = field(factory=lambda: (time.monotonic(), 0), init=False)
+    _now: Step = field(init=False)
+    _entries: Entries = field(init=False)
     _saved: int = field(default=-1, init=False)
-    _weight: float = field(default=1.0, init=False)
     _skip: str | None = field(default=None, init=False)
-    _left_out: bool = field(default=False, init=False)
     _said: list[str] = field(factory=list, init=False)
-    _jumps: Jumps = field(factory=Jumps, init=False)
 
     @_end.default
     def _ending(self) -> Ending:
         return Ending(processes=self.processes, stopped=self.stopped)
 
-    @task.default
-    def _wrapped(self) -> nn.Module:
-        return wrap(self.backbone, self.loss, self.settings, self.processes)
+    @_now.default
+    def _step(self) -> Step:
+        return Step(
+            settings=self.settings,
+            backbone=self.backbone,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            processes=self.processes,
+            watch=self.watch,
+            batch_size=self.batch_size,
+        )
+
+    @_entries.default
+    def _all_entries(self) -> Entries:
+        return Entries(of=self._now, loggers=self.loggers)
+
+    @property
+    def losses(self) -> Mapping[str, Tensor]:
+        """Those of the last step, on the device, of this process's share of the batch."""
+        return self._now.losses
 
     @property
     def processes(self) -> Processes:
@@ -141,7 +131,7 @@ class Trainer:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over the global batch of what each process has of its share."""
-        return self.processes.sum(value * self._weight) / self.processes.count
+        return self.processes.sum(value * self._now.weight) / self.processes.count
 
     def say(self, words: str) -> None:
         """Say a line to the person."""
@@ -154,16 +144,14 @@ class Trainer:
         self.step, self.callbacks = step, callbacks
         self.rollbacks += 1
         self._end = Ending(processes=self.processes)
-        self.losses, self._norm, self._left_out = {}, torch.zeros(()), False
-        self.optimizer.zero_grad(set_to_none=True)
+        self._now.begin_anew()
 
     def train(self, batches: Iterator[Batch]) -> Outcome:
         """Train until the last step, a signal, a callback's word, or `stop_at`; the last state is always saved.
 
         A signal is obeyed after the current step. One process alone need not wait for a batch or an evaluation.
         """
-        self._clock = (time.monotonic(), 0)
-        self.watch.begin()
+        self._entries.begin()
         self._checked = self.step
         self._saved = self.step  # what a run resumes from is there already, and is not to be written over
         training_mode(self.backbone)
@@ -260,53 +248,20 @@ class Trainer:
         self._end.agree(answer, last=self.step >= self.steps)
 
     def train_step(self, batch: Batch) -> None:
-        """One optimizer step on this process's share of a global batch.
-
-        Processes average their gradients, so that every sample counts as much as any other only if a share that is
-        larger than the mean one weighs more.
-        """
-        own = len(batch.inputs)
-        self._weight = own * self.processes.count / self._whole(own)
-        parts = split_batch(batch, self.settings.accumulate)
-        found = []
-        for index, part in enumerate(parts):
-            size = len(part.inputs)
-            with self._synchronised(index == len(parts) - 1):
-                with self._autocast():
-                    computed = self.task(part)
-                losses = {name: value for name, value in computed.items() if value.ndim == 0}
-                self.watch.saw(part, {name: value for name, value in computed.items() if value.ndim})
-                total = torch.stack(list(losses.values())).sum()
-                # divided twice, so that equal parts have the digits of a division by their number
-                torch.autograd.backward(total / (self._whole(own) / (size * self.processes.count)))
-            found.append({name: value.detach() for name, value in losses.items()})
-        self.losses = _means(found, [len(part.inputs) / own for part in parts])
+        """One optimizer step on this process's share of a global batch."""
+        self._now.compute(batch)
         self._skip = None
         for call in self.callbacks.after_backward:
             call(self)
-        self._norm = whole(clip_grad_norm_(self.backbone.parameters(), self.settings.clip))
-        self._rate = float(self.schedule.get_last_lr()[0])
-        self._left_out = bool(self.callbacks.after_backward) and self.processes.any(self._skip is not None)
-        if self._left_out:
-            self._leave_out()
-        else:
-            self.optimizer.step()
-            self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        left_out = bool(self.callbacks.after_backward) and self.processes.any(self._skip is not None)
+        self._now.apply(leave_out=left_out)
+        if left_out:
+            self._write_down(self.processes.first_words(self._skip or ""))
         self.step += 1
 
-    def _leave_out(self) -> None:
-        """The learning rate goes by steps, whatever becomes of them."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            self.schedule.step()
-        reason = self.processes.first_words(self._skip or "")
+    def _write_down(self, reason: str) -> None:
         if self.setbacks is not None and self.processes.leads:
             self.setbacks.left_out(self.step, reason)
-
-    def _whole(self, own: int) -> int:
-        """Samples of the global batch of which this process has its `own`."""
-        return own * self.processes.count if self.batch_size is None else self.batch_size
 
     def evaluate(self) -> float:
         """Evaluate on validation trajectories; returns what is selected by. Raises Interrupted after a signal.
@@ -326,8 +281,7 @@ class Trainer:
                 raise
             pictures = rollout_pictures(self.evaluator, self.backbone) if self.loggers.images else {}
         training_mode(self.backbone)
-        self._clock = (time.monotonic(), 0)
-        self.watch.begin()
+        self._entries.begin()
         scores = report.numbers()
         self.loggers.log(self.step, "evaluation", scores)
         for name, picture in pictures.items():
@@ -352,8 +306,8 @@ class Trainer:
             rollbacks=self.rollbacks,
             callbacks=tuple(callbacks),
         )
-        whole = state | collect_callbacks(callbacks, self.processes.leads)
-        self.checkpoints.save(whole, record, background=self.settings.save == "background")
+        everything = state | collect_callbacks(callbacks, self.processes.leads)
+        self.checkpoints.save(everything, record, background=self.settings.save == "background")
         self._saved = self.step
         self.watch.stall = time.monotonic() - begun
 
@@ -362,54 +316,24 @@ class Trainer:
 
     def _log(self, samples: int) -> None:
         """Every few steps: numbers to loggers and bar."""
-        started, count = self._clock
-        self._clock = (started, count + self._whole(samples))  # of this stretch between entries
+        self._entries.count(samples)
         if not self._due(self.settings.log_every):
             return
         self._check_finite()
-        rate = self._clock[1] / (time.monotonic() - started)
-        self._clock = (time.monotonic(), 0)
-        own = torch.stack(list(self.losses.values())) * self._weight
         self.watch.saving, self.checkpoints.seconds = self.checkpoints.seconds, None
-        sums, numbers = self.watch.entry(own, self.backbone, self.processes)
-        losses = {name: total / self.processes.count for name, total in zip(self.losses, sums, strict=True)}
-        if self.loggers:
-            others = {"gradient_norm": float(self._norm), "learning_rate": self._rate, "samples_per_second": rate}
-            self.loggers.log(self.step, "train", losses | others | numbers)
-        if remark := self._jumps.remark(self.step, sum(losses.values())):
+        if remark := self._entries.enter(self.step, self.bar):
             self.say(remark)
-        words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self.bar.show(self.step, f"{words}  lr {self._rate:.2e}  {rate:.0f} samples/s")
 
     def _check_finite(self) -> None:
         """Raises RunError, in the leading process, where a loss or a gradient of any process is not finite."""
-        broken = not all(torch.isfinite(value) for value in (*self.losses.values(), self._norm))
-        if self._left_out or not self.processes.any(broken):
+        now = self._now
+        if not now.broken():
             self._checked = self.step
             return
         suspects = self.processes.first_words(self.suspect(range(self._checked, self.step)) or "")
         if not self.processes.leads:
             raise ElsewhereError("training diverged")
-        values = ", ".join(f"{name} = {float(value)}" for name, value in self.losses.items())
-        said = f"training diverged by step {self.step}: {values}, gradient norm {float(self._norm)}"
+        values = ", ".join(f"{name} = {float(value)}" for name, value in now.losses.items())
+        said = f"training diverged by step {self.step}: {values}, gradient norm {float(now.norm)}"
         why = suspects or "lower optimizer.learning_rate or trainer.clip"
         raise RunError(f"{said}; {why} (last good checkpoint: {self.checkpoints.latest() or 'none'})")
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.settings.precision == "bfloat16"
-        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients of accumulated parts are exchanged with the last one only."""
-        if isinstance(self.task, DistributedDataParallel) and not last:
-            return self.task.no_sync()
-        return nullcontext()
-
-
-def _means(found: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """The losses of all parts of a batch, each as much as its weight."""
-    if len(found) == 1:
-        return dict(found[0])
-    return {
-        name: torch.stack([w * each[name] for w, each in zip(weights, found, strict=True)]).sum(0) for name in found[0]
-    }
