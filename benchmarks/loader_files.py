@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from opframe.config.building import open_split
-from opframe.tools.packing import Packing, pack
+from opframe.tools.packing import pack
+from opframe.tools.packing_plan import Packing
 from opframe.tools.selection import Part
 from opframe_prepared import Prepared
 from opframe_registry import Location, Window

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from rich.console import Console
 from opframe_registry import ConfigError, discover
 
 if TYPE_CHECKING:
+    from opframe.files.shards import Shard
     from opframe.tools.selection import Part, Selection
+    from opframe.tools.work import Pool
 
 BAD = 2
 """Exit code for data that should not be used."""
@@ -46,6 +48,11 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     pack.add_argument("--resize", action="store_true", help="put training data on the grid of the config")
     pack.add_argument("--compress", choices=["gzip"], help="smaller and slower to read")
     pack.set_defaults(command=_pack)
+    statistics = actions.add_parser("statistics", help="compute what the data of a run are normalised by")
+    statistics.add_argument("config", type=Path)
+    statistics.set_defaults(command=_statistics)
+    for command in (check, pack, statistics):
+        _add_sharing(command)
     bench = actions.add_parser("bench", help="how fast training data are read")
     bench.add_argument("config", type=Path)
     bench.add_argument("--samples", type=positive, default=64, metavar="N", help="windows of a round (default: 64)")
@@ -53,7 +60,7 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     bench.add_argument("--json", action="store_true", help="print JSON")
     bench.set_defaults(command=_bench)
     fetch = _add_fetch(actions)
-    for command in (info, check, pack, bench, fetch):
+    for command in (info, check, pack, statistics, bench, fetch):
         command.add_argument(
             "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override, as a.b=c"
         )
@@ -68,6 +75,30 @@ def _add_fetch(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         fetch.add_argument(f"--{algorithm}", metavar="HEX", help=f"its {algorithm}, to be verified")
     fetch.set_defaults(command=_fetch)
     return fetch
+
+
+def _add_sharing(command: argparse.ArgumentParser) -> None:
+    sharing = command.add_mutually_exclusive_group()
+    sharing.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="do one of N parts, as in a job array; --merge puts them together"
+    )
+    sharing.add_argument("--merge", action="store_true", help="put together what --shard 1/N to N/N have left")
+    sharing.add_argument("--dask", metavar="ADDRESS", help="have the workers of a Dask cluster do it")
+
+
+def _shard(text: str) -> Shard:
+    from opframe.files.shards import Shard
+
+    try:
+        return Shard.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _pool(arguments: argparse.Namespace, jobs: int = 1) -> AbstractContextManager[Pool | None]:
+    from opframe.tools.work import cluster, processes
+
+    return processes(jobs) if arguments.dask is None else cluster(arguments.dask)
 
 
 def _processors() -> int:
@@ -95,26 +126,43 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from opframe.console import Bar
-    from opframe.tools.audit import audit, worthwhile_jobs
+    from opframe.console import Bar, counted
+    from opframe.tools import audit_shards
+    from opframe.tools.audit import audit, tasks_of, worthwhile_jobs
     from opframe.tools.audit_report import show, write
 
-    console = Console()
+    console, folder = Console(), arguments.out
+    if (arguments.shard or arguments.merge) and folder is None:
+        raise ConfigError(f"{'--shard' if arguments.shard else '--merge'} needs --out FOLDER, the same for all shards")
     parts, _ = _parts(arguments, console)
-    total = sum(part.trajectories.metadata.trajectories - len(part.excluded) for part in parts)
-    with Bar(console, "checking", total) as bar:
-        audits = audit(parts, min(arguments.jobs or worthwhile_jobs(parts, _processors()), total), bar)
+    total = len(tasks_of(parts))
+    if arguments.shard:
+        share = len(arguments.shard.share(range(total)))
+        with Bar(console, "checking", share) as bar:
+            audit_shards.look_at_share(parts, arguments.shard, folder, bar)
+        done = f"shard {arguments.shard}: {counted(share, 'trajectory')} of {total} looked at"
+        console.print(f"{done}; --merge says what was found", highlight=False, soft_wrap=True)
+        return 0
+    if arguments.merge:
+        audits = audit_shards.merged(parts, folder)
+    else:
+        jobs = min(arguments.jobs or worthwhile_jobs(parts, _processors()), total)
+        with Bar(console, "checking", total) as bar, _pool(arguments, jobs) as pool:
+            audits = audit(parts, pool, bar)
     show(audits, console)
-    if arguments.out is not None:
-        write(audits, arguments.out)
-        console.print(f"written: {arguments.out / 'check.md'}", highlight=False, soft_wrap=True)
+    if folder is not None:
+        write(audits, folder)
+        console.print(f"written: {folder / 'check.md'}", highlight=False, soft_wrap=True)
+    if arguments.merge:
+        audit_shards.forget(folder)
     return BAD if any(found.bad for found in audits) else 0
 
 
 def _pack(arguments: argparse.Namespace) -> int:
     from opframe.console import bytes_in_words
     from opframe.tools.info_report import show_toml
-    from opframe.tools.packing import pack, plan, tables
+    from opframe.tools.packing import pack, pack_merged, pack_share
+    from opframe.tools.packing_plan import plan, tables
     from opframe.tools.recognition import toml
 
     console = Console()
@@ -123,17 +171,46 @@ def _pack(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.config}: --resize needs data.grid, which it does not set")
     grid = selection.data.grid if arguments.resize and selection.data else None
     packings = plan(parts, arguments.folder, grid, arguments.compress is not None)
-    for packing in packings:
-        words = "written" if pack(packing, console) else "was there already"
-        console.print(
-            f"{packing.path}: {words}, {bytes_in_words(packing.path.stat().st_size)}", highlight=False, soft_wrap=True
-        )
+    if arguments.shard:
+        for packing in packings:
+            words = "is written" if pack_share(packing, arguments.shard, console) else "was there already"
+            console.print(f"{packing.path}: shard {arguments.shard} {words}", highlight=False, soft_wrap=True)
+        return 0
+    with _pool(arguments) as pool:
+        for packing in packings:
+            made = pack_merged(packing, console) if arguments.merge else pack(packing, console, pool)
+            words = f"{'written' if made else 'was there already'}, {bytes_in_words(packing.path.stat().st_size)}"
+            console.print(f"{packing.path}: {words}", highlight=False, soft_wrap=True)
     console.print("use these tables in place of those of the config:", highlight=False)
     evaluated = {component.title for component in selection.zero_shot}
     for key, wanted in (("datasets", False), ("zero_shot", True)):
         chosen = [packing for packing in packings if (packing.part.title in evaluated) is wanted]
         if chosen:
             show_toml(toml(tables(chosen, str(arguments.folder.resolve())), key), console)
+    return 0
+
+
+def _statistics(arguments: argparse.Namespace) -> int:
+    from opframe.run.assembly import all_statistics
+    from opframe.run.experiment import load_experiment
+    from opframe.tools.selection import prepare
+    from opframe.tools.statistics import compute, show
+
+    console = Console()
+    experiment = load_experiment(arguments.config, discover(), arguments.overrides)
+    prepare((*experiment.datasets, *experiment.zero_shot), Path(experiment.data.cache), console)
+    every = all_statistics(experiment)
+    if not every:
+        console.print(f"normalizer.type = '{experiment.normalizer.name}': there is nothing to compute", highlight=False)
+        return 0
+    with _pool(arguments) as pool:
+        compute(every, console, arguments.shard, arguments.merge, pool)
+    if arguments.shard:
+        titles = ", ".join(each.source.title for each in every)
+        words = f"shard {arguments.shard} of {titles} is computed; --merge puts it together"
+        console.print(words, highlight=False, soft_wrap=True)
+        return 0
+    show(every, console)
     return 0
 
 

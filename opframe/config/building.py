@@ -24,6 +24,7 @@ from opframe_registry import (
     Fields,
     Logger,
     LossFunction,
+    MergeableNormalization,
     Metadata,
     Metric,
     MetricFunction,
@@ -235,7 +236,7 @@ def build_schedule(component: Schedule, optimizer: torch.optim.Optimizer, steps:
 
 
 @frozen
-class _CheckedNormalization:
+class CheckedNormalization:
     """A normalizer's live object, which is asked for every window that is read and every forecast."""
 
     component: Normalizer
@@ -245,6 +246,27 @@ class _CheckedNormalization:
         """Raises DataError or PluginError."""
         with blamed(self.component, "fit"):
             self.made.fit(frames)
+
+    @property
+    def merges(self) -> bool:
+        """Whether it can learn from summaries of parts."""
+        return isinstance(self.made, MergeableNormalization)
+
+    def summary(self, frames: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Raises DataError or PluginError, also where it cannot make one."""
+        with blamed(self.component, "summary"):
+            found = dict(self._mergeable().summary(frames))
+        return self._tensors(found, "summary")
+
+    def fit_summaries(self, summaries: Iterable[Mapping[str, Tensor]]) -> None:
+        """Raises DataError or PluginError."""
+        with blamed(self.component, "fit_summaries"):
+            self._mergeable().fit_summaries(summaries)
+
+    def _mergeable(self) -> MergeableNormalization:
+        if not isinstance(self.made, MergeableNormalization):
+            raise PluginError(f"{_named(self.component)}: has no 'summary' and 'fit_summaries'")
+        return self.made
 
     def apply(self, frames: Tensor) -> Tensor:
         """Raises PluginError, also where what comes back has another shape."""
@@ -263,10 +285,12 @@ class _CheckedNormalization:
         """Raises PluginError, also where it is no mapping to tensors."""
         with blamed(self.component, "state_dict"):
             state = dict(self.made.state_dict())
-        wrong = [value for value in state.values() if not isinstance(value, Tensor)]
-        if wrong:
-            raise PluginError(f"{_named(self.component)}: state_dict has a {type(wrong[0]).__name__}; expected tensors")
-        return state
+        return self._tensors(state, "state_dict")
+
+    def _tensors(self, found: dict[str, Tensor], method: str) -> dict[str, Tensor]:
+        if wrong := [value for value in found.values() if not isinstance(value, Tensor)]:
+            raise PluginError(f"{_named(self.component)}: {method} has a {type(wrong[0]).__name__}; expected tensors")
+        return found
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Raises ValueError where it does not fit, and PluginError."""
@@ -286,14 +310,14 @@ class _CheckedNormalization:
         return frames
 
 
-def build_normalization(component: Normalizer, metadata: Metadata) -> Normalization:
+def build_normalization(component: Normalizer, metadata: Metadata) -> CheckedNormalization:
     """The normalization of a dataset, which has learnt nothing yet. Raises ConfigError or PluginError."""
     with blamed(component, "build"):
         made = component.build(metadata)
     methods = ("fit", "apply", "restore", "state_dict", "load_state_dict")
     right = all(callable(getattr(made, method, None)) for method in methods)
     _expect(right, component, f"a Normalization, with {', '.join(methods)}", made)
-    return _CheckedNormalization(component, made)
+    return CheckedNormalization(component, made)
 
 
 def build_logger(component: Logger, run: RunInfo) -> RunLogger:

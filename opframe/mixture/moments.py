@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+_ARRAYS = ("mean", "squares", "low", "high")
 
 
 @frozen(kw_only=True, eq=False)
@@ -25,6 +27,20 @@ class Moments:
     squares: Doubles
     low: Doubles
     high: Doubles
+
+    def record(self) -> dict[str, Any]:
+        """All numbers, to the last digit, as JSON takes them."""
+        count = self.count if isinstance(self.count, int) else self.count.tolist()
+        return {"count": count, **{name: getattr(self, name).tolist() for name in _ARRAYS}}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Moments:
+        """The inverse of `record`."""
+        count = record["count"]
+        return cls(
+            count=count if isinstance(count, int) else np.asarray(count, np.float64),
+            **{name: np.asarray(record[name], np.float64) for name in _ARRAYS},
+        )
 
     @property
     def std(self) -> Doubles:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -22,6 +22,7 @@ from opframe.config.structure import to_tables
 from opframe.files.atomic import write_atomically
 from opframe.files.location import is_local, local_path
 from opframe.files.once import made_once
+from opframe.files.shards import Shard, all_left, forget_all
 from opframe.files.stamps import stamps
 from opframe.mixture.normalization import Array, arrays, tensors
 from opframe.mixture.source import Source, is_there, read_finite
@@ -29,6 +30,8 @@ from opframe_registry import DataError, Dataset, Location, Normalization, Normal
 from opframe_registry.metadata import facts
 
 _BLOCK = 64 * 2**20  # bytes of frames that are read at a time
+Piece = tuple[int, int, int]
+Summary = Mapping[str, Tensor]
 _FIRST = {"type": "dataset"}  # the normalizer that statistics were once all of, whose files do not name it
 
 
@@ -50,8 +53,11 @@ class Statistics:
         """Whether the cache has it."""
         return self._found(self._identity()) is not None
 
-    def prepare(self, progress: Progress) -> None:
-        """Learn it, unless the cache has it. Raises DataError where a value is neither finite nor a missing one."""
+    def prepare(self, progress: Progress, summaries: Callable[[], Iterable[Summary]] | None = None) -> None:
+        """Learn it, unless the cache has it: of the pieces, or of `summaries` of all of them, in their order.
+
+        Raises DataError where a value is neither finite nor a missing one.
+        """
         identity = self._identity()
         found, path = self._found(identity), self._path(identity)
         if found is not None:
@@ -62,11 +68,37 @@ class Statistics:
             path.parent.mkdir(parents=True, exist_ok=True)
             with made_once(path):
                 if not path.exists():
-                    state = self._learnt(progress)
+                    state = self._learnt(progress, summaries)
                     record = {"state": state, "channels": self.source.metadata.channels, "of": identity}
                     write_atomically(path, json.dumps(record, indent=1))
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
+
+    def summarise(self, shard: Shard, progress: Progress) -> None:
+        """Look at a part of the pieces, and leave what they say in the cache, unless it is there. Raises DataError."""
+        path = self._path(self._identity())
+        if self.known or shard.left(path, path.stem) is not None:
+            return
+        found = self.summary(list(shard.share(self.pieces())), progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shard.leave(path, path.stem, {name: attrs.asdict(array) for name, array in arrays(found).items()})
+
+    def merge(self, progress: Progress) -> None:
+        """Learn of what shards have left. Raises DataError naming those that have not."""
+        path = self._path(self._identity())
+        if not self.known:
+            self.prepare(progress, lambda: [tensors(state_of({"state": left})) for left in all_left(path, path.stem)])
+            forget_all(path)
+
+    def summary(self, pieces: Sequence[Piece], progress: Progress = lambda what, done, total: None) -> Summary:
+        """What some pieces say. Raises DataError, also where the normalizer cannot learn of summaries."""
+        made = build_normalization(self.normalizer, self.source.metadata)
+        if not made.merges:
+            raise DataError(
+                f"normalizer.type = '{self.normalizer.name}' has to see all data in one place: leave out --shard and "
+                "--dask (its plugin has no 'summary' and 'fit_summaries')"
+            )
+        return made.summary(_Pieces(self, progress, pieces))
 
     def read(self) -> Normalization:
         """The normalization, with what was learnt. Raises DataError if that is not there."""
@@ -83,16 +115,19 @@ class Statistics:
             raise DataError(f"{path}: cannot be read ({error}); delete it, and 'opframe run' makes it anew") from error
         return made
 
-    def _learnt(self, progress: Progress) -> dict[str, Any]:
+    def _learnt(self, progress: Progress, summaries: Callable[[], Iterable[Summary]] | None = None) -> dict[str, Any]:
         made = build_normalization(self.normalizer, self.source.metadata)
         try:
-            made.fit(_Pieces(self, progress))
+            if summaries is None:
+                made.fit(_Pieces(self, progress, self.pieces()))
+            else:
+                made.fit_summaries(summaries())
             return {name: attrs.asdict(array) for name, array in arrays(made.state_dict()).items()}
         except (DataError, ValueError) as error:  # ValueError: of what cannot be kept
             title, said = self.source.title, str(error)
             raise DataError(said if said.startswith(title) else f"{title}: {said}") from error
 
-    def pieces(self) -> list[tuple[int, int, int]]:
+    def pieces(self) -> list[Piece]:
         """Trajectory, first and last frame of pieces that are small enough to be held in memory."""
         metadata = self.source.metadata
         step = max(1, _BLOCK // (4 * len(metadata.channels) * math.prod(metadata.grid)))
@@ -157,9 +192,10 @@ class _Pieces:
 
     statistics: Statistics
     progress: Progress
+    pieces: Sequence[Piece]
 
     def __iter__(self) -> Iterator[Tensor]:
-        source, pieces = self.statistics.source, self.statistics.pieces()
+        source, pieces = self.statistics.source, self.pieces
         for done, (trajectory, start, stop) in enumerate(pieces, start=1):
             frames = _read(source, trajectory, start, stop)
             # torch wants memory that may be written to; its order stays, as sums are rounded by it

@@ -70,13 +70,12 @@ def normalised_zero_shot(experiment: Experiment, sources: Sources) -> Sources:
     return evolve(sources, zero_shot=_normalised(sources.zero_shot, known))
 
 
-def unknown_statistics(experiment: Experiment) -> list[Statistics]:
-    """What the data are to be normalised by and the cache does not have; a run computes it."""
+def all_statistics(experiment: Experiment) -> list[Statistics]:
+    """What all data are to be normalised by, known or not. Raises DataError."""
     if not experiment.normalizer.changes:
         return []
     train, zero_shot = _open_training(experiment)[0], _open(experiment, experiment.zero_shot, "test")
-    every = (*_statistics(experiment, train), *_zero_shot_statistics(experiment, zero_shot))
-    return [statistics for statistics in every if not statistics.known]
+    return [*_statistics(experiment, train), *_zero_shot_statistics(experiment, zero_shot)]
 
 
 def open_sources(experiment: Experiment, normalise: bool = True) -> Sources:

@@ -33,7 +33,7 @@ def check(experiment: Experiment, catalog: Catalog, console: Console) -> None:
     if missing:
         console.print("the settings are valid; the data cannot be checked yet", highlight=False)
         return
-    unknown = assembly.unknown_statistics(experiment)
+    unknown = [each for each in assembly.all_statistics(experiment) if not each.known]
     for statistics in unknown:
         build_normalization(experiment.normalizer, statistics.source.metadata)
         console.print(_to_be_computed(statistics), highlight=False, soft_wrap=True)

@@ -1,11 +1,8 @@
-"""`opframe data check`: every trajectory looked at, in several processes, and what is wrong with them together."""
+"""`opframe data check`: every trajectory looked at, and what is wrong with them together."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from itertools import islice
 from math import prod
 from typing import get_args
 
@@ -15,15 +12,16 @@ from attrs import define, field, frozen
 from opframe.console import Bar
 from opframe.mixture.moments import Moments
 from opframe.mixture.source import lengths_of
-from opframe.signals import end_with_parent, held_back
-from opframe.tools.health import Health, examine
+from opframe.tools.health import Health, examine_all
 from opframe.tools.selection import Part
-from opframe_registry import Split, Trajectories
+from opframe.tools.work import Pool, done_by
+from opframe_registry import Split
 
 _FAR = 10.0  # how many times the usual deviation from the mean is worth a remark
 _WORTH = 10**9  # bytes; checking them takes longer than starting a process
 _SPLITS: tuple[Split, ...] = get_args(Split)  # in the order in which a run comes to read them
-_AHEAD = 4  # trajectories handed to each process in advance
+_AHEAD = 4  # runs of trajectories for each worker, at least
+_TOGETHER = 16  # trajectories that a worker looks at in one go
 
 
 @frozen(kw_only=True)
@@ -118,18 +116,42 @@ def _range(found: Moments) -> float:
     return float((found.high.max(axis=0) - found.low.min(axis=0)).max())
 
 
-def audit(parts: Sequence[Part], jobs: int, bar: Bar) -> list[Audit]:
-    """Look at all trajectories of all parts, with `jobs` processes; 1 looks at them in this one."""
-    audits = [Audit(part=part) for part in parts]
-    tasks = [
+def audit(parts: Sequence[Part], pool: Pool | None, bar: Bar) -> list[Audit]:
+    """Look at all trajectories of all parts, and at how they differ from each other."""
+    return together(look(parts, tasks_of(parts), pool, bar))
+
+
+def tasks_of(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """The trajectories that are to be looked at, by their part and number."""
+    return [
         (index, number)
         for index, part in enumerate(parts)
         for number in range(part.trajectories.metadata.trajectories)
         if number not in part.excluded
     ]
-    for done, (index, health) in enumerate(_examined(parts, tasks, jobs), start=1):
-        audits[index].add(health)
-        bar.show(done, parts[index].title)
+
+
+def look(parts: Sequence[Part], tasks: Sequence[tuple[int, int]], pool: Pool | None, bar: Bar) -> list[Audit]:
+    """What some of the trajectories show by themselves."""
+    audits = [Audit(part=part) for part in parts]
+    length = max(1, min(_TOGETHER, len(tasks) // (pool.workers * _AHEAD))) if pool else 1
+    runs = [
+        (index, numbers[begin : begin + length])
+        for index in range(len(parts))
+        for numbers in [[number for of, number in tasks if of == index]]
+        for begin in range(0, len(numbers), length)
+    ]
+    what = [(parts[index].trajectories, numbers, parts[index].component.stride) for index, numbers in runs]
+    for place, found in done_by(pool, examine_all, what):
+        index = runs[place][0]
+        for health in found:
+            audits[index].add(health)
+            bar.show(sum(each.looked_at for each in audits), parts[index].title)
+    return audits
+
+
+def together(audits: list[Audit]) -> list[Audit]:
+    """Add what trajectories show beside each other."""
     for found in audits:
         _look_for_outliers(found)
     _look_for_copies(audits)
@@ -145,52 +167,6 @@ def worthwhile_jobs(parts: Sequence[Part], cores: int) -> int:
         metadata = part.trajectories.metadata
         size += 4 * sum(lengths_of(metadata)) * len(metadata.channels) * prod(metadata.grid)
     return min(cores, 1 + size // _WORTH)
-
-
-def _examined(parts: Sequence[Part], tasks: Sequence[tuple[int, int]], jobs: int) -> Iterator[tuple[int, Health]]:
-    """Each task's part and result, in the order of completion.
-
-    Processes, not threads: HDF5 decompresses under one lock. They are spawned, as open HDF5 files do not survive a
-    fork, and get a few tasks in advance, so that memory does not grow with their number.
-    """
-    sources = [(part.trajectories, part.component.stride) for part in parts]
-    if jobs == 1:
-        for index, number in tasks:
-            trajectories, stride = sources[index]
-            yield index, examine(trajectories, number, stride)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=(sources,)) as pool:
-        waiting: dict[Future[Health], int] = {}
-        left = iter(tasks)
-        try:
-            while True:
-                with held_back():  # the first task starts the processes, which a signal would find half begun
-                    for index, number in islice(left, _AHEAD * jobs - len(waiting)):
-                        waiting[pool.submit(_examine, index, number)] = index
-                if not waiting:
-                    return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
-        except BaseException:  # nobody waits any more for what they are at
-            for child in multiprocessing.active_children():
-                child.kill()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-_SOURCES: list[tuple[Trajectories, int]] = []  # of a worker process, so that files stay open between its tasks
-
-
-def _begin(sources: Sequence[tuple[Trajectories, int]]) -> None:
-    end_with_parent()
-    _SOURCES[:] = sources
-
-
-def _examine(index: int, number: int) -> Health:
-    trajectories, stride = _SOURCES[index]
-    return examine(trajectories, number, stride)
 
 
 def _look_for_outliers(found: Audit) -> None:

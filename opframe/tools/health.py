@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from math import prod
 from typing import Any
@@ -76,6 +76,11 @@ def examine(trajectories: Trajectories, number: int, stride: int = 1) -> Health:
     if stride == 1 and checksums and health.whole != checksums[number]:
         return Health(number=number, fault="its bytes are others than were packed (BLAKE2b); pack it again")
     return health
+
+
+def examine_all(trajectories: Trajectories, numbers: Sequence[int], stride: int = 1) -> list[Health]:
+    """`examine` for each of several trajectories."""
+    return [examine(trajectories, number, stride) for number in numbers]
 
 
 def _read(trajectories: Trajectories, number: int, frames: range) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from opframe.files.atomic import appearing
 from opframe.mixture.moments import Moments
 from opframe.mixture.source import lengths_of
 from opframe.readers.arrays import SPACE
@@ -84,8 +85,7 @@ def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom
     need, free = frame_bytes * sum(lengths_of(metadata)), shutil.disk_usage(path.parent).free
     if need > free:
         raise DataError(f"{path}: takes {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there")
-    beginning = path.with_name(path.name + ".new")
-    with h5py.File(beginning, "w") as file:
+    with appearing(path) as beginning, h5py.File(beginning, "w") as file:
         data = _allocate(file, b"data", shape(metadata), h5py.h5t.IEEE_F32LE)
         data.attrs["axes"] = " ".join(("n", "t", "c", *SPACE[: len(metadata.grid)]))
         data.attrs["fingerprint"] = fingerprint
@@ -104,7 +104,6 @@ def create(path: Path, metadata: Metadata, fingerprint: str, made_from: MadeFrom
             file[f"statistics/{name}"] = np.zeros(len(metadata.channels))
         for name, values in metadata.parameters.items():
             file[f"parameters/{name.replace('/', '_')}"] = np.asarray(values, np.float64)
-    beginning.replace(path)
 
 
 def _allocate(file: h5py.File, name: bytes, lengths: tuple[int, ...], type_: Any) -> h5py.Dataset:
@@ -141,6 +140,13 @@ def places(path: Path) -> Places:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: exists and is no packed file ({error}); it is not written over") from error
     return Places(offsets=offsets, written=written, fingerprint=fingerprint, made_from=made_from)
+
+
+def checksums(path: Path) -> NDArray[np.uint8]:
+    """Those of all trajectories, (N, 16)."""
+    with h5py.File(path, "r") as file:
+        found: NDArray[np.uint8] = file["checksums"][:]
+    return found
 
 
 def put(file: BinaryIO, offset: int, values: NDArray[Any]) -> None:

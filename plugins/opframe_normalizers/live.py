@@ -43,6 +43,9 @@ class AsTheyAre:
             raise ValueError(f"nothing is learnt here, but there is {', '.join(state)}")
 
 
+_SUMS = ("count", "mean", "squares", "low", "high")
+
+
 class Rule(Protocol):
     """Which numbers of a channel are learnt, and the straight line that they mean."""
 
@@ -121,9 +124,27 @@ class Linear:
 
     def fit(self, frames: Iterable[Tensor]) -> None:
         """Learn from pieces (T, C, *grid), NaN left out. Raises DataError for a channel that there is nothing of."""
+        self._learn(self._gather(frames))
+
+    def summary(self, frames: Iterable[Tensor]) -> Mapping[str, Tensor]:
+        """Count, mean, squared deviations and range of each channel, (C,) in float64."""
+        total = self._gather(frames)
+        return {name: torch.from_numpy(np.broadcast_to(getattr(total, name), self._channels).copy()) for name in _SUMS}
+
+    def fit_summaries(self, summaries: Iterable[Mapping[str, Tensor]]) -> None:
+        """Learn from those of all pieces. Raises DataError for a channel that there is nothing of."""
+        total = self._gather(())
+        for each in summaries:
+            total += Moments(**{name: each[name].double().numpy() for name in _SUMS})
+        self._learn(total)
+
+    def _gather(self, frames: Iterable[Tensor]) -> Moments:
         total = moments(np.empty((self._channels, 0)), 1, np.empty((self._channels, 0), np.bool_))
         for piece in frames:
             total += _known(piece.detach().cpu().numpy())
+        return total
+
+    def _learn(self, total: Moments) -> None:
         for channel, count in zip(self._names, np.atleast_1d(total.count), strict=True):
             if count == 0:
                 raise DataError(f"channel '{channel}' has no value in the training data that it could be normalised by")

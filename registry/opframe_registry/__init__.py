@@ -23,6 +23,7 @@ from opframe_registry.identity import LATER, SELECTS, UNCHANGED, Identity, Stamp
 from opframe_registry.metadata import Boundary, Metadata
 from opframe_registry.training import (
     POINTS,
+    MergeableNormalization,
     MetricFunction,
     Normalization,
     RunInfo,
@@ -69,6 +70,7 @@ __all__ = [
     "Location",
     "Logger",
     "LossFunction",
+    "MergeableNormalization",
     "Metadata",
     "Metric",
     "MetricFunction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -173,4 +173,20 @@ class Normalization(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take what was learnt before. Raises ValueError where it does not fit."""
+        ...
+
+
+@runtime_checkable
+class MergeableNormalization(Normalization, Protocol):
+    """One that can learn of terabytes: several machines look at a part of the data each (`--shard`, `--dask`)."""
+
+    def summary(self, frames: Iterable[Tensor]) -> Mapping[str, Tensor]:
+        """What some of the pieces say that `fit` would get: a few small arrays of real numbers, also of no piece."""
+        ...
+
+    def fit_summaries(self, summaries: Iterable[Mapping[str, Tensor]]) -> None:
+        """Learn from the summaries of all pieces what `fit` learns from the pieces, but for rounding.
+
+        Raises DataError as `fit` does.
+        """
         ...

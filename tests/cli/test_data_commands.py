@@ -201,14 +201,20 @@ def test_the_commands_of_the_documentation_work(
 ) -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in re.findall(r"^opframe data .*$", page, re.MULTILINE)]
-    assert [words[1] for words in commands] == ["info", "info", "check", "pack", "bench", "fetch", "fetch"]
+    assert [words[1] for words in commands] == [
+        *("info", "info", "check", "pack", "check", "pack", "statistics", "bench", "fetch", "fetch")
+    ]
     write_experiment(tmp_path, waves(10, 12, 16))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     for words in commands[:-2]:  # the last ones need a server; test_fetching.py and test_fetching_catalogue.py have one
-        mine = ["experiment.toml" if word.startswith("configs/dpot") else word for word in words]
+        mine = ["experiment.toml" if word.startswith(("configs/dpot", "my.toml")) else word for word in words]
+        mine = [word.replace("$part", "1/1") for word in mine]
         done = command(*mine, *(["--samples", 2, "--rounds", 1] if "bench" in words else []))
         assert done.returncode == 0, done.stderr
+        if "--shard" in mine:
+            done = command(*mine[: mine.index("--shard")], "--merge")
+            assert done.returncode == 0, done.stderr
     assert (tmp_path / "reports" / "data" / "check.md").exists()
     (tmp_path / "own.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
     assert load_selection(tmp_path / "own.toml", catalog).datasets[0].exclude == (3, 5)

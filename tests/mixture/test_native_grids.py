@@ -28,7 +28,7 @@ from opframe.run import assembly
 from opframe.run.check import check
 from opframe.run.experiment import load_experiment
 from opframe.run.job import Request, run
-from opframe.tools.packing import plan
+from opframe.tools.packing_plan import plan
 from opframe.tools.selection import load_selection, open_part
 from opframe_baselines import Persistence
 from opframe_fno import FNO

@@ -17,7 +17,7 @@ from opframe.files.stamps import stamps
 from opframe.mixture.source import Source
 from opframe.mixture.statistics import Statistics
 from opframe.readers.solved import solved_path
-from opframe.tools.packing import Packing
+from opframe.tools.packing_plan import Packing
 from opframe.tools.selection import Part
 from opframe_normalizers import MeanAndDeviation
 from opframe_registry import Catalog, DataError, Dataset, Location, Metadata, Split, Trajectories

@@ -20,6 +20,7 @@ from opframe.tools.audit import Audit, audit
 from opframe.tools.audit_report import channel_records, verdict
 from opframe.tools.health import examine
 from opframe.tools.selection import load_selection, open_part, splits
+from opframe.tools.work import processes
 from opframe_registry import Catalog, DataError, Dataset, Metadata
 from support import waves, write_prepared
 
@@ -30,7 +31,8 @@ def checked(path: Path, catalog: Catalog, *overrides: str, jobs: int = 1) -> dic
     selection = load_selection(path, catalog, overrides)
     parts = [open_part(component, split, selection) for component, split in splits(selection)]
     total = sum(part.trajectories.metadata.trajectories for part in parts)
-    audits = audit(parts, jobs, Bar(Console(), "checking", total, shown=False))
+    with processes(jobs) as pool:
+        audits = audit(parts, pool, Bar(Console(), "checking", total, shown=False))
     return {(found.part.title, found.part.split): found for found in audits}
 
 

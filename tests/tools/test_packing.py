@@ -29,7 +29,8 @@ from opframe.run.assembly import open_sources
 from opframe.run.experiment import load_experiment
 from opframe.tools import packed
 from opframe.tools import packing as packing_module
-from opframe.tools.packing import Packing, pack, plan, tables
+from opframe.tools.packing import pack
+from opframe.tools.packing_plan import Packing, plan, tables
 from opframe.tools.selection import load_selection, open_part, splits
 from opframe_registry import Catalog, ConfigError, DataError, Dataset
 from opframe_registry.metadata import boundary_in_words
@@ -197,11 +198,12 @@ import sys, time
 from pathlib import Path
 from rich.console import Console
 from opframe.tools import packing
+from opframe.tools.packing_plan import plan
 from opframe.tools.selection import load_selection, open_part, splits
 from opframe_registry import discover
 selection = load_selection(Path(sys.argv[1]), discover())
 parts = [open_part(component, split, selection) for component, split in splits(selection)[:1]]
-(made,) = packing.plan(parts, Path(sys.argv[2]), None, False)
+(made,) = plan(parts, Path(sys.argv[2]), None, False)
 read = packing._read
 def slowly(*words):
     time.sleep(0.05)

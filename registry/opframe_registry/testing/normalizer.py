@@ -15,7 +15,7 @@ from opframe_registry.components import Normalizer
 from opframe_registry.errors import DataError
 from opframe_registry.metadata import Metadata
 from opframe_registry.testing.promise import Case, NotApplicableError, Promise, require
-from opframe_registry.training import Normalization
+from opframe_registry.training import MergeableNormalization, Normalization
 
 METADATA = Metadata(
     trajectories=3,
@@ -166,6 +166,23 @@ def pieces_do_not_matter(case: Case) -> None:
     require(bool(((one - two).abs() <= 1e-3 * spread).all()), "frames in other pieces are applied otherwise")
 
 
+def summaries_of_parts_teach_the_same(case: Case) -> None:
+    """Where it learns from summaries: those of some pieces each, and of none, teach what all pieces do."""
+    frames = Frames(missing=True)
+    whole, other = _fitted(case, frames), cast("Normalizer", case.component).build(METADATA)
+    if not isinstance(other, MergeableNormalization):
+        raise NotApplicableError("it has no summary and fit_summaries")
+    pieces = list(frames.values.clone())
+    summaries = [dict(other.summary(part)) for part in (pieces[:2], [], pieces[2:])]
+    wrong = [name for found in summaries for name, value in found.items() if not isinstance(value, Tensor)]
+    require(not wrong, f"{', '.join(wrong)} of a summary are no tensors")
+    fresh = cast("Normalizer", case.component).build(METADATA)
+    cast("MergeableNormalization", fresh).fit_summaries(summaries)
+    given = frames.values[0]
+    same = _near(fresh.restore(whole.apply(given.clone())).nan_to_num(), given.nan_to_num())
+    require(same, "summaries of parts teach something else than the parts together")
+
+
 def what_it_learns_from_stays_as_it_is(case: Case) -> None:
     """`fit` changes nothing of the frames that it is given."""
     pieces = list(Frames(missing=True))
@@ -238,6 +255,7 @@ PROMISES: tuple[Promise, ...] = (
     any_values_can_be_applied,
     channels_are_kept_apart,
     pieces_do_not_matter,
+    summaries_of_parts_teach_the_same,
     what_it_learns_from_stays_as_it_is,
     grids_have_any_number_of_axes,
     data_without_a_value_are_refused,

@@ -95,6 +95,29 @@ class Trusting(Centred):
         self.mean = state["mean"]
 
 
+class Summed(Centred):
+    """Learns from sums and counts as well."""
+
+    def summary(self, frames: Iterable[Tensor]) -> Mapping[str, Tensor]:
+        sums, counts = torch.zeros(2, self.channels, dtype=torch.float64)
+        for piece in frames:
+            values = piece.movedim(1, 0).flatten(1).double()
+            sums, counts = sums + values.nansum(1), counts + (~values.isnan()).sum(1)
+        return {"sums": sums, "counts": counts}
+
+    def fit_summaries(self, summaries: Iterable[Mapping[str, Tensor]]) -> None:
+        found = list(summaries)
+        counts = torch.stack([each["counts"] for each in found]).sum(0)
+        self.mean = (torch.stack([each["sums"] for each in found]).sum(0) / counts).float()
+
+
+class LastSummary(Summed):
+    """Learns of the last summary alone."""
+
+    def fit_summaries(self, summaries: Iterable[Mapping[str, Tensor]]) -> None:
+        super().fit_summaries(list(summaries)[-1:])
+
+
 @frozen(kw_only=True)
 class Good(Normalizer):
     """Each channel has the mean 0."""
@@ -116,11 +139,19 @@ def test_a_good_one_breaks_no_promise(tmp_path: Path) -> None:
     assert not broken_promises(Good(), tmp_path)
 
 
+def test_a_good_one_that_learns_from_summaries_breaks_no_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Good, "made", Summed)
+    assert not broken_promises(Good(), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("made", "promise"),
     [
         (Mixed, "channels_are_kept_apart"),
         (LastPiece, "pieces_do_not_matter"),
+        (LastSummary, "summaries_of_parts_teach_the_same"),
         (Careless, "what_it_learns_from_stays_as_it_is"),
         (Plane, "grids_have_any_number_of_axes"),
         (Unfounded, "data_without_a_value_are_refused"),
