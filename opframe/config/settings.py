@@ -37,6 +37,13 @@ class Run:
     """Where the run is kept, and its seed."""
 
     folder: Location = field(default=Location("runs/default"), metadata={"help": "the run folder"})
+    copy: Location | None = field(
+        default=None,
+        metadata={
+            "help": "a folder or URL, such as s3://bucket/run, to which checkpoints are copied, and from which an "
+            "empty run folder goes on with --resume"
+        },
+    )
     seed: int = field(
         default=0, validator=[ge(0), lt(2**63)], metadata={"help": "seed of weights, data order and noise"}
     )

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from opframe.files.atomic import write_atomically
 from opframe.processes import ElsewhereError, Processes
 from opframe.run.background import Background
+from opframe.run.copy import Copy
 from opframe.weights.callback_state import read_states, taken_apart
 from opframe.weights.checkpoints import (
     CheckpointRecord,
@@ -32,7 +33,9 @@ from opframe.weights.checkpoints import (
     mark_check,
     read_best,
     read_record,
+    steps_in,
     stored,
+    superfluous,
 )
 from opframe.weights.location import WeightsError
 from opframe.weights.stored import first_cause, load_stored
@@ -43,14 +46,20 @@ class Checkpoints:
     """The folder of checkpoints of a run: `step-00000500/` and so on, and `best.json`.
 
     Kept are the newest, so many as `keep` says, the best, and those at multiples of `keep_every` steps. `run` is what
-    this run is known by.
+    this run is known by, and `copy`, in the leading process, takes a copy elsewhere.
     """
 
     def __init__(
-        self, folder: Path, keep: int, processes: Processes, run: str | None = None, keep_every: int | None = None
+        self,
+        folder: Path,
+        keep: int,
+        processes: Processes,
+        run: str | None = None,
+        keep_every: int | None = None,
+        copy: Copy | None = None,
     ) -> None:
         self._folder, self._keep, self._processes = folder, keep, processes
-        self._run, self._keep_every = run, keep_every
+        self._run, self._keep_every, self._copy = run, keep_every, copy
         self._background = Background(processes)
         self._begun: Path | None = None
         self.seconds: float | None = None
@@ -103,8 +112,13 @@ class Checkpoints:
             raise (RunError if self._processes.leads else ElsewhereError)(said) from error
 
     def close(self) -> None:
-        """Wait for what is being written, where training ends in another way; what went wrong is not said any more."""
+        """Wait for what is being written, where training ends in another way; what went wrong is not said any more.
+
+        Then for what is being copied.
+        """
         self._background.wait()
+        if self._copy is not None:
+            self._copy.close()
 
     def _finish_as_leader(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
         if self._processes.leads:
@@ -131,14 +145,13 @@ class Checkpoints:
         if record.error is not None and _is_better(record, read_best(self._folder)):
             write_atomically(self._folder / "best.json", json.dumps(asdict(record)))
         self._delete_old()
+        if self._copy is not None:
+            self._copy.begin()
 
     def _delete_old(self) -> None:
         best = read_best(self._folder)
-        for path in complete_checkpoints(self._folder)[: -self._keep]:
-            is_best = best is not None and path == checkpoint_path(self._folder, best.step)
-            for_good = self._keep_every is not None and int(path.name.removeprefix("step-")) % self._keep_every == 0
-            if not (is_best or for_good):
-                shutil.rmtree(path)
+        for step in superfluous(steps_in(self._folder), self._keep, self._keep_every, best.step if best else None):
+            shutil.rmtree(checkpoint_path(self._folder, step))
 
     def _failure(self, final: Path, error: BaseException) -> str:
         latest = self.latest()

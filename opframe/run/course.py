@@ -21,6 +21,7 @@ from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.callbacks import Callbacks, build_callbacks, callbacks_of, check_evaluations
 from opframe.run.checkpoint import Checkpoints, check_checkpoint, read_callbacks, restore_state
+from opframe.run.copy import Copy, Place
 from opframe.run.ending import Outcome
 from opframe.run.folder import RunFolder
 from opframe.run.loggers import Loggers
@@ -60,7 +61,9 @@ class Course:
     def train(self) -> Outcome:
         """Train to the end. Raises OpframeError."""
         with closing(self._checkpoints()) as checkpoints:
-            return self._train(checkpoints)
+            outcome = self._train(checkpoints)
+        self.processes.wait_for_leader()  # which may be copying still
+        return outcome
 
     def _train(self, checkpoints: Checkpoints) -> Outcome:
         experiment, processes, settings = self.experiment, self.processes, self.settings
@@ -108,9 +111,18 @@ class Course:
         return max(min(self.stop_at or steps, steps), record.step)
 
     def _checkpoints(self) -> Checkpoints:
-        settings = self.settings
+        settings, place = self.settings, self.experiment.run.copy
+        copy = None
+        if place is not None and self.processes.leads:
+            copy = Copy(
+                place=Place(place),
+                folder=self.folder.path,
+                keep=settings.keep,
+                keep_every=settings.keep_every,
+                say=partial(say, self.console),
+            )
         name = self.folder.name()
-        return Checkpoints(self.folder.checkpoints, settings.keep, self.processes, name, settings.keep_every)
+        return Checkpoints(self.folder.checkpoints, settings.keep, self.processes, name, settings.keep_every, copy)
 
     def _restored(
         self,

@@ -34,7 +34,7 @@ from opframe_registry import Catalog, OpframeError, RunError
 
 _PACKAGES = ("opframe", "torch", "numpy", "h5py", "attrs", "cattrs", "pluggy", "fsspec", "tensorboard")
 # What may change between the parts of one run, because it does not change the weights.
-_FREE = {"title", "run.folder", "data.cache", "data.workers", "trainer.device"}
+_FREE = {"title", "run.folder", "run.copy", "data.cache", "data.workers", "trainer.device"}
 _FREE |= {f"trainer.{key}" for key in ("log_every", "evaluate_every", "checkpoint_every", "keep", "keep_every")}
 _FREE |= {"trainer.save", "trainer.timeout", "trainer.wall_clock", "data.patience"}
 _FREE |= {f"parallel.{key}" for key in ("strategy", "shard", "cpu_offload", "checkpoint_activations")}
@@ -63,7 +63,7 @@ class RunFolder:
         latest = latest_record(self.checkpoints)
         if latest is None:
             return  # a run that never came to a checkpoint: nothing can be lost
-        differing = self._differences(experiment)
+        differing = self.differences(experiment)
         if differing:
             lines = "".join(f"\n  {line}" for line in differing)
             raise RunError(f"{self.path} holds another experiment; it differs in{lines}\nchoose another run.folder")
@@ -128,7 +128,8 @@ class RunFolder:
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise RunError(f"{path}: cannot be read ({error})") from error
 
-    def _differences(self, experiment: Experiment) -> list[str]:
+    def differences(self, experiment: Experiment) -> list[str]:
+        """What makes the run that is here another experiment, key by key. Raises RunError."""
         old, new = _flat(self._stored()), _flat(tomllib.loads(to_toml(experiment)))
         keys = [key for key in sorted({*old, *new}) if key not in _FREE and not key.startswith(_FREE_TABLES)]
         return [

@@ -29,6 +29,7 @@ from opframe.mixture.source import left_out
 from opframe.mixture.validation import in_words
 from opframe.processes import Processes
 from opframe.run import assembly, overlaps
+from opframe.run.copy import check_place, end_copy, fetch
 from opframe.run.course import Course
 from opframe.run.distributed import joined
 from opframe.run.ending import Outcome
@@ -64,14 +65,20 @@ def run(request: Request, console: Console) -> Outcome:
     experiment = request.experiment
     folder = RunFolder(path=Path(experiment.run.folder))
     with _surroundings(experiment, folder) as processes:
+        copied = experiment.run.copy
+        if request.resume and copied is not None:
+            for line in processes.let_leader(lambda: fetch(copied, folder.path, experiment)):
+                _say_once(line, processes, console)
         if request.resume == "auto":
             lines = processes.let_leader(lambda: set_aside_damaged(folder.checkpoints))
-            for line in lines if processes.leads else ():
-                say(console, line)
+            for line in lines:
+                _say_once(line, processes, console)
         folder.claim(experiment, bool(request.resume), request.how_to_continue)
         with end_noted(folder.path):
             processes.wait()
             outcome = _prepare_and_train(request, folder, processes, console)
+        if copied is not None and processes.leads:
+            end_copy(copied, folder.path, partial(say, console))
         if outcome.interrupted and processes.leads:
             why = outcome.interruption or (
                 f"by {Signals(outcome.signal).name}" if outcome.signal else "as was asked for"
@@ -79,6 +86,11 @@ def run(request: Request, console: Console) -> Outcome:
             note_interruption(folder.path, f"stopped at step {outcome.step}, saved ({why})")
         gc.collect()  # the distributed model must be gone before the process group is
     return outcome
+
+
+def _say_once(line: str, processes: Processes, console: Console) -> None:
+    if processes.leads:
+        say(console, line)
 
 
 @contextmanager
@@ -242,6 +254,9 @@ def _begin(
         if training and not resumed:
             remember(folder.path, experiment, sources)
     processes.wait_for_leader()
+    copied = experiment.run.copy
+    if training and copied is not None:
+        processes.let_leader(lambda: check_place(copied, folder.path))
     backbone.to(processes.device)
     assembly.check_grids(backbone, sources)
     return backbone

@@ -11,7 +11,15 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from opframe.weights.checkpoints import checkpoint_path, complete_checkpoints, damage, read_best, read_record
+from opframe.weights.checkpoints import (
+    Stored,
+    checkpoint_path,
+    complete_checkpoints,
+    damage,
+    read_best,
+    read_record,
+    step_of,
+)
 from opframe_registry import RunError
 
 _STEP = re.compile(r"step-(\d+)")
@@ -63,6 +71,32 @@ def _summary(path: Path, step: int, complete: bool, held: Mapping[str, Path | No
         wrong=wrong,
         roles=tuple(role for role, holder in held.items() if holder == path),
     )
+
+
+def summary_of(path: Path, sizes: Mapping[str, int], roles: Mapping[str, bool]) -> Summary:
+    """A checkpoint elsewhere, of which the mark is in a folder here, and the sizes of all its files are known."""
+    record, wrong = None, "never completed"
+    if (path / "mark.json").exists():
+        try:
+            record = read_record(path)
+            wrong = next((said for name, file in record.files.items() if (said := _size_wrong(name, file, sizes))), "")
+        except RunError as error:
+            wrong = str(error)
+    return Summary(
+        name=path.name,
+        step=step_of(path.name) or 0,
+        bytes=sum(sizes.values()),
+        error=record.error if record else None,
+        processes=record.processes if record else None,
+        wrong=wrong or None,
+        roles=tuple(role for role, held in roles.items() if held),
+    )
+
+
+def _size_wrong(name: str, expected: Stored, sizes: Mapping[str, int]) -> str:
+    if name not in sizes:
+        return f"{name} is missing"
+    return "" if sizes[name] == expected.bytes else f"{name} has {sizes[name]} bytes instead of {expected.bytes}"
 
 
 def _size(path: Path) -> int:

@@ -59,11 +59,31 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def step_of(name: str) -> int | None:
+    """The step that a checkpoint's folder is of, by its name; None: it is no such folder."""
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def superfluous(steps: Sequence[int], keep: int, keep_every: int | None, best: int | None) -> list[int]:
+    """Which of the checkpoints of ascending steps are not to be kept.
+
+    Those are, that are the newest `keep`, the best, and those at multiples of `keep_every`.
+    """
+    old = steps[:-keep]
+    return [step for step in old if step != best and not (keep_every is not None and step % keep_every == 0)]
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Their folders, oldest first."""
     return sorted(
         path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and (path / "mark.json").exists()
     )
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints of a folder, ascending, by their names."""
+    return [step for path in complete_checkpoints(folder) if (step := step_of(path.name)) is not None]
 
 
 def latest_record(folder: Path) -> CheckpointRecord | None:

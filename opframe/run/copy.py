@@ -1,0 +1,275 @@
+"""A copy of a run elsewhere, at any path or URL that fsspec can write to, from which an empty run folder goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from opframe.config.settings import Experiment
+from opframe.files.location import require_filesystem
+from opframe.files.retries import redacted
+from opframe.files.transport import open_filesystem
+from opframe.run.folder import RunFolder
+from opframe.weights.checkpoint_list import Summary, summary_of
+from opframe.weights.checkpoints import (
+    checkpoint_path,
+    damage,
+    read_best,
+    step_of,
+    steps_in,
+    superfluous,
+)
+from opframe_registry import DataError, RunError
+
+_MARK = "mark.json"
+_BESIDE = ("config.toml", "model.toml", "environment.json", "data.json", "metrics.jsonl", "left_out.jsonl")
+_REPORT = ("report.md", "report.json")
+
+
+@define
+class Place:
+    """Where the copy is: a folder with files, of which a checkpoint's mark is written last and removed first."""
+
+    url: str
+
+    def steps(self) -> list[int]:
+        """Those of the complete checkpoints, ascending. Raises RunError."""
+        return self._found(f"step-*/{_MARK}")
+
+    def begun(self) -> list[int]:
+        """Those of all checkpoints, also of what was never completed. Raises RunError."""
+        return self._found("step-*/*")
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """The bytes of the files in a folder. Raises RunError."""
+        with self._said("read") as (filesystem, root):
+            found = filesystem.ls(f"{root}/{name}", detail=True)
+            return {Path(each["name"]).name: int(each["size"] or 0) for each in found}
+
+    def get(self, names: Sequence[str], folder: Path) -> None:
+        """Bring those of some files that there are into a folder. Raises RunError."""
+        with self._said("read") as (filesystem, root):
+            for name in names:
+                if filesystem.exists(f"{root}/{name}"):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    filesystem.get_file(f"{root}/{name}", str(folder / name))
+
+    def get_checkpoint(self, step: int, folder: Path) -> Path:
+        """Bring a checkpoint into a folder of checkpoints, whole or not at all. Raises RunError."""
+        final = checkpoint_path(folder, step)
+        partial = final.with_name(f"{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with self._said("read") as (filesystem, root):
+            for path in filesystem.ls(f"{root}/checkpoints/{final.name}", detail=False):
+                filesystem.get_file(path, str(partial / Path(path).name))
+        return partial.rename(final)
+
+    def put(self, files: Sequence[Path], below: str = "") -> None:
+        """Write files; each is the old one or the new one. Raises RunError."""
+        with self._said("written") as (filesystem, root):
+            filesystem.makedirs(f"{root}/{below}".rstrip("/"), exist_ok=True)
+            for path in files:
+                filesystem.put_file(str(path), f"{root}/{below}{path.name}")
+
+    def put_checkpoint(self, path: Path) -> None:
+        """Write a checkpoint; it counts once its mark is there. Raises RunError."""
+        files = sorted(file for file in path.iterdir() if file.name != _MARK)
+        below = f"checkpoints/{path.name}/"
+        self.put(files, below)
+        self.put([path / _MARK], below)
+
+    def remove(self, step: int) -> None:
+        """Remove a checkpoint. Raises RunError."""
+        with self._said("written") as (filesystem, root):
+            path = f"{root}/checkpoints/{checkpoint_path(Path(), step).name}"
+            if filesystem.exists(f"{path}/{_MARK}"):
+                filesystem.rm_file(f"{path}/{_MARK}")
+            filesystem.rm(path, recursive=True)
+
+    def _found(self, pattern: str) -> list[int]:
+        with self._said("read") as (filesystem, root):
+            filesystem.invalidate_cache()
+            found = filesystem.glob(f"{root}/checkpoints/{pattern}")
+            return sorted({step for path in found if (step := step_of(Path(path).parent.name)) is not None})
+
+    @contextmanager
+    def _said(self, what: str) -> Iterator[tuple[Any, str]]:
+        try:
+            require_filesystem(self.url)
+            filesystem, root = open_filesystem(self.url)
+            yield filesystem, root.rstrip("/")
+        except DataError as error:
+            raise RunError(f"run.copy: {error}") from error
+        except Exception as error:  # every filesystem has errors of its own
+            words = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise RunError(f"run.copy: {redacted(self.url)}: cannot be {what} ({words})") from error
+
+
+@define(kw_only=True)
+class Copy:
+    """Keeps a copy of a run folder up to date while training goes on, in a thread; an error is only said.
+
+    Kept there are as many checkpoints as here, by the same rule.
+    """
+
+    place: Place
+    folder: Path
+    keep: int
+    keep_every: int | None
+    say: Callable[[str], None]
+    _pool: ThreadPoolExecutor = field(factory=lambda: ThreadPoolExecutor(1, "copy"), init=False)
+    _running: Future[None] | None = field(default=None, init=False)
+    _again: bool = field(default=False, init=False)
+    _copied: set[int] = field(factory=set, init=False)
+
+    def begin(self) -> None:
+        """Copy what is new. What is being copied is finished first; only the newest checkpoint follows it."""
+        if self._running is not None and not self._running.done():
+            self._again = True
+            return
+        self._running = self._pool.submit(self._all)
+
+    def close(self) -> None:
+        """Wait until all is copied."""
+        self._pool.shutdown(wait=True)
+
+    def _all(self) -> None:
+        try:
+            self._once()
+            while self._again:
+                self._again = False
+                self._once()
+        except RunError as error:
+            self.say(f"{error}; training goes on, and the next checkpoint is copied again")
+
+    def _once(self) -> None:
+        checkpoints, place = self.folder / "checkpoints", self.place
+        there = place.steps()
+        best = read_best(checkpoints)
+        found = steps_in(checkpoints)
+        wanted = {*([best.step] if best else []), *found[-1:]}
+        for step in sorted(wanted - self._copied):
+            if step in there and step == found[-1]:
+                place.remove(step)  # of a life before, and perhaps damaged: this one has trained it again
+            if step not in there or step == found[-1]:
+                self._put(checkpoint_path(checkpoints, step))
+        self._copied |= wanted
+        place.put(_those_there(self.folder, _BESIDE))
+        place.put(_those_there(checkpoints, ("best.json",)), "checkpoints/")
+        now = place.steps()
+        old = superfluous(now, self.keep, self.keep_every, best.step if best else None)
+        for step in sorted({*old, *place.begun()} - (set(now) - set(old))):
+            place.remove(step)
+
+    def _put(self, path: Path) -> None:
+        try:
+            self.place.put_checkpoint(path)
+        except RunError:
+            if path.exists():
+                raise  # otherwise it was deleted meanwhile, as there is a newer one
+
+
+def _those_there(folder: Path, names: Sequence[str]) -> list[Path]:
+    return [path for name in names if (path := folder / name).exists()]
+
+
+def check_place(url: str, folder: Path) -> None:
+    """Raises RunError where nothing can be written there, or where there is another run."""
+    place = Place(url)
+    if place.steps() and not _same_run(place, folder):
+        raise RunError(
+            f"run.copy: {redacted(url)} holds another run; go on with it in an empty run.folder by --resume, or choose "
+            "another place"
+        )
+    place.put(_those_there(folder, _BESIDE))
+
+
+def copied(url: str) -> list[Summary]:
+    """The checkpoints of a copy, oldest first, by their marks and sizes; bytes are read where one is fetched."""
+    place = Place(url)
+    complete = place.steps()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        names = {step: f"checkpoints/{checkpoint_path(Path(), step).name}" for step in place.begun()}
+        place.get([*(f"{names[step]}/{_MARK}" for step in complete), "checkpoints/best.json"], folder)
+        best = _number(folder / "checkpoints/best.json", "step")
+        return [
+            summary_of(folder / name, place.sizes(name), {"latest": complete[-1:] == [step], "best": step == best})
+            for step, name in names.items()
+        ]
+
+
+def end_copy(url: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Copy what a run has at its end; an error is only said."""
+    try:
+        Place(url).put(_those_there(folder, (*_BESIDE, *_REPORT)))
+    except RunError as error:
+        say(f"{error}; the report is in {folder} alone")
+
+
+def fetch(url: str, folder: Path, experiment: Experiment | None = None) -> list[str]:
+    """Bring the newest sound checkpoint of a copy, and the best one, into a run folder that has none as new.
+
+    What is brought is said, and which checkpoints are damaged there. Raises RunError, also where the copy is of another
+    run than the folder, or of another experiment.
+    """
+    place, checkpoints = Place(url), folder / "checkpoints"
+    here = steps_in(checkpoints)
+    newer = [step for step in place.steps() if step > max(here, default=-1)]
+    if not newer:
+        return []
+    if here and not _same_run(place, folder):
+        raise RunError(f"run.copy: {redacted(url)} holds another run than {folder}; choose another place")
+    if experiment is not None:
+        _check_experiment(place, experiment)
+    said: list[str] = []
+    for step in reversed(newer):
+        path = place.get_checkpoint(step, checkpoints)
+        if (wrong := damage(path)) is None:
+            break
+        said.append(f"{redacted(url)}: the checkpoint of step {step} is damaged: {wrong}; the one before is tried")
+        shutil.rmtree(path)
+    else:
+        return said
+    new = [name for name in _BESIDE if name == "metrics.jsonl" or not (folder / name).exists()]
+    place.get([*new, "checkpoints/best.json"], folder)
+    best = _number(checkpoints / "best.json", "step")
+    if best in place.steps() and not (checkpoint_path(checkpoints, best).exists() or best > step):
+        other = place.get_checkpoint(best, checkpoints)
+        if damage(other) is not None:
+            shutil.rmtree(other)
+    return [*said, f"{path.name} comes from {redacted(url)}"]
+
+
+def _check_experiment(place: Place, experiment: Experiment) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        place.get(["config.toml"], Path(temporary))
+        there = RunFolder(path=Path(temporary))
+        lines = there.differences(experiment) if (there.path / "config.toml").exists() else []
+    if lines:
+        differing = "".join(f"\n  {line}" for line in lines)
+        raise RunError(f"run.copy: {redacted(place.url)} holds another experiment; it differs in{differing}")
+
+
+def _same_run(place: Place, folder: Path) -> bool:
+    with tempfile.TemporaryDirectory() as temporary:
+        place.get(["environment.json"], Path(temporary))
+        there, here = (_number(each / "environment.json", "run") for each in (Path(temporary), folder))
+    return there is not None and there == here
+
+
+def _number(path: Path, key: str) -> Any:
+    """What a small file says of something; None where it does not."""
+    try:
+        return json.loads(path.read_bytes()).get(key)
+    except (OSError, ValueError, AttributeError):
+        return None
