@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,10 @@ def rows(runs: Sequence[Finished], measure: str, by: str | None) -> list[list[st
 
 def _errors(run: Finished, datasets: Iterable[str], forecast: str, measure: str) -> list[str]:
     found = [run.scores.get(name, {}).get(forecast, {}).get(measure) for name in datasets]
-    return ["-" if value is None else f"{value:.4f}" if measure in _WORDS else f"{value:.4g}" for value in found]
+    return [
+        "-" if value is None or isnan(value) else f"{value:.4f}" if measure in _WORDS else f"{value:.4g}"
+        for value in found
+    ]
 
 
 def make_tables(runs: Sequence[Finished], by: str | None, console: Console) -> list[Table]:

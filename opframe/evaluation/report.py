@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import groupby
+from math import isnan
 from pathlib import Path
 
 import attrs
@@ -75,6 +76,8 @@ def _numbers(report: Report, item: DatasetReport, measures: Sequence[Measure]) -
 
 def _number(value: float, measure: Measure) -> str:
     """Four digits, of a relative error after the point."""
+    if isnan(value):  # there was nothing to measure
+        return "-"
     return f"{value:.4f}" if measure.name in _WORDS else f"{value:.4g}"
 
 

@@ -26,6 +26,7 @@ METADATA = Metadata(
     boundary="periodic",
     time_step=0.1,
     spacing=(0.5, 0.5),
+    conserved={"mass": ("u",), "momentum": ("u", "v")},
 )
 
 
