@@ -119,8 +119,9 @@ def _judged(measure: Measure, found: Tensor, prediction: Tensor, there: Tensor |
 
 def _mean(measure: Measure, table: Tensor) -> Value:
     """The mean over trajectories (rows) and their frames; NaN counts for nothing."""
-    mean = table.nanmean(1).nanmean().item()
-    return Value(mean=mean, frames=tuple(table.nanmean(0).tolist()) if measure.per_frame else None)
+    each = table.nanmean(1)
+    frames = tuple(table.nanmean(0).tolist()) if measure.per_frame else None
+    return Value(mean=each.nanmean().item(), frames=frames, trajectories=tuple(each.tolist()))
 
 
 def _names(layout: Layout) -> str:

@@ -83,12 +83,21 @@ def _number(value: float, measure: Measure) -> str:
 
 def measured_on(report: Report, validation: Report | None) -> list[str]:
     """How many trajectories the numbers are of, and what the validation data say of the same weights."""
-    lines = [f"Test trajectories: {_counts(report)}."]
+    lines = [f"Test trajectories: {_counts(report)}.", *_intervals(report)]
     if validation is not None:
         name = _words(validation.leading())
         error = f"the mean over datasets of '{name}' is {validation.mean():.4f}"
         lines.append(f"Validation trajectories: {_counts(validation)}; {error}.")
     return lines
+
+
+def _intervals(report: Report) -> list[str]:
+    """Between what the leading measure of the model lies, as far as the choice of trajectories goes."""
+    leading = report.leading()
+    found = [(item.title, item.values[MODEL][leading.name].interval()) for item in report.datasets]
+    said = [f"{title} {_number(known[0], leading)} to {_number(known[1], leading)}" for title, known in found if known]
+    name = _words(leading)
+    return [f"95 % intervals of '{name}' (bootstrap over trajectories): {', '.join(said)}."] if said else []
 
 
 def _counts(report: Report) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen
 
+from opframe.evaluation.bootstrap import interval
 from opframe_registry import Split
 
 MODEL = "model"
@@ -38,10 +39,18 @@ class Measure:
 
 @frozen(kw_only=True)
 class Value:
-    """The mean of a measure over trajectories, and over their frames; `frames` is the curve against time, if any."""
+    """The mean of a measure over trajectories, and over their frames; `frames` is the curve against time, if any.
+
+    `trajectories` are the means of each, shorter ones first, NaN where there is nothing to measure.
+    """
 
     mean: float
     frames: tuple[float, ...] | None = None
+    trajectories: tuple[float, ...] = ()
+
+    def interval(self) -> tuple[float, float] | None:
+        """Where the mean may lie, with 95 % confidence, had other trajectories been drawn; None: nobody can say."""
+        return interval(self.trajectories)
 
 
 @frozen(kw_only=True)
@@ -139,10 +148,14 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """All of it as plain values. The published error has a place of its own, in which older reports have it."""
-        datasets = [
-            {**attrs.asdict(item), "scores": {name: attrs.asdict(score) for name, score in item.scores.items()}}
-            for item in self.datasets
-        ]
+        datasets = []
+        for item in self.datasets:
+            values = {
+                forecast: {name: {**attrs.asdict(value), "interval": value.interval()} for name, value in named.items()}
+                for forecast, named in item.values.items()
+            }
+            scores = {name: attrs.asdict(score) for name, score in item.scores.items()}
+            datasets.append({**attrs.asdict(item), "values": values, "scores": scores})
         return {**attrs.asdict(self), "datasets": datasets}
 
 

@@ -22,7 +22,7 @@ from opframe.config.building import CheckedMetric, build_metric
 from opframe.evaluation import examples
 from opframe.evaluation.protocol import model_forecast
 from opframe.evaluation.report import verdict
-from opframe.evaluation.scores import Measure, Report
+from opframe.evaluation.scores import Measure, Report, Value
 from opframe.mixture.source import Source
 from opframe.processes import Processes
 from opframe_metrics import RelativeL2, RootMeanSquare
@@ -360,3 +360,27 @@ def test_names_of_measures_stay_with_their_metric() -> None:
     assert isinstance(report.leading(), Measure)
     assert report.leading().name == "relative_l2_rollout"
     assert attrs.evolve(report, measures=report.measures[2:]).leading().name == "rmse"
+
+
+def test_an_interval_is_that_of_the_bootstrap_and_needs_two_finite_values() -> None:
+    values = torch.randn(40, generator=torch.Generator().manual_seed(0)).double() + 3
+    value = Value(mean=float(values.mean()), trajectories=(*values.tolist(), float("nan")))
+    low, high = value.interval() or (0.0, 0.0)
+    assert low < value.mean < high
+    deviation = float(values.std(correction=0)) / 40**0.5
+    assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.1)  # as many samples come near a normal one
+    assert value.interval() == (low, high)
+    nan, inf = float("nan"), float("inf")
+    assert [Value(mean=1.0, trajectories=each).interval() for each in ((), (1.0,), (1.0, nan), (1.0, inf))] == [
+        None
+    ] * 4
+    assert Value(mean=2.0, trajectories=(2.0, 2.0)).interval() == (2.0, 2.0)
+
+
+def test_intervals_are_in_records_and_in_words() -> None:
+    report = evaluator(metrics=built(RelativeL2())).evaluate(SumOfLastTwo(1))
+    (item,) = report.record()["datasets"]
+    value = item["values"]["persistence"]["relative_l2_rollout"]
+    assert value["interval"] == report.datasets[0].values["persistence"]["relative_l2_rollout"].interval()
+    assert value["mean"] == pytest.approx(sum(value["trajectories"]) / len(value["trajectories"]))
+    assert len(value["trajectories"]) == report.datasets[0].trajectories
