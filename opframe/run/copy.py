@@ -5,113 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
 from opframe.config.settings import Experiment
-from opframe.files.location import require_filesystem
 from opframe.files.retries import redacted
-from opframe.files.transport import open_filesystem
 from opframe.run.folder import RunFolder
+from opframe.run.place import MARK, Place
 from opframe.weights.checkpoint_list import Summary, summary_of
 from opframe.weights.checkpoints import (
     checkpoint_path,
     damage,
     read_best,
-    step_of,
     steps_in,
     superfluous,
 )
-from opframe_registry import DataError, RunError
+from opframe_registry import RunError
 
-_MARK = "mark.json"
 _BESIDE = ("config.toml", "model.toml", "environment.json", "data.json", "metrics.jsonl", "left_out.jsonl")
 _REPORT = ("report.md", "report.json")
-
-
-@define
-class Place:
-    """Where the copy is: a folder with files, of which a checkpoint's mark is written last and removed first."""
-
-    url: str
-
-    def steps(self) -> list[int]:
-        """Those of the complete checkpoints, ascending. Raises RunError."""
-        return self._found(f"step-*/{_MARK}")
-
-    def begun(self) -> list[int]:
-        """Those of all checkpoints, also of what was never completed. Raises RunError."""
-        return self._found("step-*/*")
-
-    def sizes(self, name: str) -> dict[str, int]:
-        """The bytes of the files in a folder. Raises RunError."""
-        with self._said("read") as (filesystem, root):
-            found = filesystem.ls(f"{root}/{name}", detail=True)
-            return {Path(each["name"]).name: int(each["size"] or 0) for each in found}
-
-    def get(self, names: Sequence[str], folder: Path) -> None:
-        """Bring those of some files that there are into a folder. Raises RunError."""
-        with self._said("read") as (filesystem, root):
-            for name in names:
-                if filesystem.exists(f"{root}/{name}"):
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    filesystem.get_file(f"{root}/{name}", str(folder / name))
-
-    def get_checkpoint(self, step: int, folder: Path) -> Path:
-        """Bring a checkpoint into a folder of checkpoints, whole or not at all. Raises RunError."""
-        final = checkpoint_path(folder, step)
-        partial = final.with_name(f"{final.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with self._said("read") as (filesystem, root):
-            for path in filesystem.ls(f"{root}/checkpoints/{final.name}", detail=False):
-                filesystem.get_file(path, str(partial / Path(path).name))
-        return partial.rename(final)
-
-    def put(self, files: Sequence[Path], below: str = "") -> None:
-        """Write files; each is the old one or the new one. Raises RunError."""
-        with self._said("written") as (filesystem, root):
-            filesystem.makedirs(f"{root}/{below}".rstrip("/"), exist_ok=True)
-            for path in files:
-                filesystem.put_file(str(path), f"{root}/{below}{path.name}")
-
-    def put_checkpoint(self, path: Path) -> None:
-        """Write a checkpoint; it counts once its mark is there. Raises RunError."""
-        files = sorted(file for file in path.iterdir() if file.name != _MARK)
-        below = f"checkpoints/{path.name}/"
-        self.put(files, below)
-        self.put([path / _MARK], below)
-
-    def remove(self, step: int) -> None:
-        """Remove a checkpoint. Raises RunError."""
-        with self._said("written") as (filesystem, root):
-            path = f"{root}/checkpoints/{checkpoint_path(Path(), step).name}"
-            if filesystem.exists(f"{path}/{_MARK}"):
-                filesystem.rm_file(f"{path}/{_MARK}")
-            filesystem.rm(path, recursive=True)
-
-    def _found(self, pattern: str) -> list[int]:
-        with self._said("read") as (filesystem, root):
-            filesystem.invalidate_cache()
-            found = filesystem.glob(f"{root}/checkpoints/{pattern}")
-            return sorted({step for path in found if (step := step_of(Path(path).parent.name)) is not None})
-
-    @contextmanager
-    def _said(self, what: str) -> Iterator[tuple[Any, str]]:
-        try:
-            require_filesystem(self.url)
-            filesystem, root = open_filesystem(self.url)
-            yield filesystem, root.rstrip("/")
-        except DataError as error:
-            raise RunError(f"run.copy: {error}") from error
-        except Exception as error:  # every filesystem has errors of its own
-            words = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise RunError(f"run.copy: {redacted(self.url)}: cannot be {what} ({words})") from error
 
 
 @define(kw_only=True)
@@ -148,7 +64,7 @@ class Copy:
             while self._again:
                 self._again = False
                 self._once()
-        except RunError as error:
+        except (RunError, OSError) as error:
             self.say(f"{error}; training goes on, and the next checkpoint is copied again")
 
     def _once(self) -> None:
@@ -200,7 +116,7 @@ def copied(url: str) -> list[Summary]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         names = {step: f"checkpoints/{checkpoint_path(Path(), step).name}" for step in place.begun()}
-        place.get([*(f"{names[step]}/{_MARK}" for step in complete), "checkpoints/best.json"], folder)
+        place.get([*(f"{names[step]}/{MARK}" for step in complete), "checkpoints/best.json"], folder)
         best = _number(folder / "checkpoints/best.json", "step")
         return [
             summary_of(folder / name, place.sizes(name), {"latest": complete[-1:] == [step], "best": step == best})

@@ -21,10 +21,11 @@ from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.callbacks import Callbacks, build_callbacks, callbacks_of, check_evaluations
 from opframe.run.checkpoint import Checkpoints, check_checkpoint, read_callbacks, restore_state
-from opframe.run.copy import Copy, Place
+from opframe.run.copy import Copy
 from opframe.run.ending import Outcome
 from opframe.run.folder import RunFolder
 from opframe.run.loggers import Loggers
+from opframe.run.place import Place
 from opframe.run.setbacks import NAME, Setbacks, order_seed, windows_of
 from opframe.run.sharing import share
 from opframe.run.trainer import Trainer

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import Command
-from opframe.run.copy import Place
+from opframe.run.place import Place
 from opframe_registry import RunError
 from servers import Bucket
 from support import saved_state
