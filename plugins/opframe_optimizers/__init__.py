@@ -1,4 +1,4 @@
-"""Adam, AdamW and LAMB, and schedules of the learning rate; all but LAMB are torch's own."""
+"""Adam, AdamW, LAMB and Muon, and schedules of the learning rate; all but LAMB and Muon are torch's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from attrs import Attribute, field, frozen
-from attrs.validators import and_, ge, gt, le, lt
+from attrs.validators import and_, ge, gt, in_, le, lt
 
 from opframe_registry import Component, Optimizer, Schedule, hookimpl
 
@@ -111,6 +111,47 @@ class Lamb(Optimizer):
             weight_decay=self.weight_decay,
             bounds=self.bounds,
             debias=self.debias,
+        )
+
+
+@final
+@frozen(kw_only=True)
+class Muon(Optimizer):
+    """Steps whose singular values are all alike, for weights that are matrices; AdamW for the others (Jordan, 2024).
+
+    A 1×1 convolution is a matrix. One learning rate does for both, as a matrix's step is scaled to the size of one of
+    AdamW (`scale = "rms"`; Liu et al., 2025, arXiv 2502.16982) unless `scale = "shape"`, as at first published.
+    """
+
+    name: ClassVar[str] = "muon"
+    momentum: float = field(
+        default=0.95, validator=[ge(0.0), lt(1.0)], metadata={"help": "decay of the average of a matrix's gradient"}
+    )
+    betas: tuple[float, float] = field(
+        default=(0.9, 0.999), validator=_averaging, metadata={"help": "decay of the averages of AdamW"}
+    )
+    weight_decay: float = field(
+        default=1e-2, validator=ge(0.0), metadata={"help": "taken off all weights, times learning rate"}
+    )
+    epsilon: float = field(default=1e-8, validator=gt(0.0), metadata={"help": "added to the root of the squares"})
+    scale: Literal["rms", "shape"] = field(
+        default="rms",
+        validator=in_(("rms", "shape")),
+        metadata={"help": "of a matrix's step: 0.2 √(larger side), or √(rows / columns) where there are more rows"},
+    )
+
+    def build(self, parameters: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Make the torch optimizer."""
+        from opframe_optimizers.muon import MuonOptimizer
+
+        return MuonOptimizer(
+            parameters,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            scale=self.scale,
         )
 
 
@@ -291,4 +332,4 @@ class Constant(Schedule):
 @hookimpl
 def opframe_components() -> list[type[Component]]:
     """The components of this plugin."""
-    return [Adam, AdamW, Lamb, OneCycle, Step, Linear, CosineRestarts, Cyclic, InverseSquareRoot, Constant]
+    return [Adam, AdamW, Lamb, Muon, OneCycle, Step, Linear, CosineRestarts, Cyclic, InverseSquareRoot, Constant]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import Command
 from opframe_optimizers import (
     Adam,
     AdamW,
@@ -19,6 +21,7 @@ from opframe_optimizers import (
     InverseSquareRoot,
     Lamb,
     Linear,
+    Muon,
     OneCycle,
     Step,
 )
@@ -228,3 +231,49 @@ def test_weights_of_several_devices_do_not_ask_for_the_fused_kernel() -> None:
     weights = [nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1, device="meta"))]
     optimizers: list[Optimizer] = [Adam(), AdamW()]
     assert [optimizer.build([{"params": weights}]).defaults["fused"] for optimizer in optimizers] == [False, False]
+
+
+@pytest.mark.parametrize(("scale", "theirs"), [("rms", "match_rms_adamw"), ("shape", "original")])
+def test_muon_is_that_of_torch_for_matrices_and_adamw_for_the_rest(scale: Any, theirs: str) -> None:
+    muon = pytest.importorskip("torch.optim._muon", reason="torch before 2.9 has no Muon").Muon
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "wide": (6, 9),
+        "tall": (12, 5),
+        "point": (7, 4, 1, 1),
+        "kernel": (4, 3, 2, 2),
+        "bias": (5,),
+        "row": (1, 8),
+    }
+    start = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    start["complex"] = torch.randn(3, 3, dtype=torch.complex64, generator=generator)
+    ours = {name: nn.Parameter(value.clone()) for name, value in start.items()}
+    settings = Muon(learning_rate=0.02, weight_decay=0.1, scale=scale)
+    optimizer = settings.build([{"params": list(ours.values())}])
+    matrices = {name: nn.Parameter(start[name].flatten(1).clone()) for name in ("wide", "tall", "point")}
+    others = {name: nn.Parameter(value.clone()) for name, value in start.items() if name not in matrices}
+    expected = muon(list(matrices.values()), lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn=theirs)
+    rest = torch.optim.AdamW(list(others.values()), lr=0.02, weight_decay=0.1)
+    for _ in range(4):
+        for name, weight in ours.items():
+            weight.grad = torch.randn(weight.shape, dtype=weight.dtype, generator=generator)
+            same = matrices[name] if name in matrices else others[name]
+            same.grad = weight.grad.reshape(same.shape).clone()
+        for each in (optimizer, expected, rest):
+            each.step()
+    for name, value in {**matrices, **others}.items():
+        torch.testing.assert_close(ours[name].detach().reshape(value.shape), value.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.fault
+def test_muon_of_shards_makes_the_steps_of_whole_weights(experiment: Path, opframe: Command) -> None:
+    runs = {}
+    for strategy, processes in (("ddp", 1), ("fsdp", 2)):
+        run = experiment.parent / strategy
+        words = ("optimizer.type=muon", f"parallel.strategy={strategy}", f"run.folder={run}", "trainer.log_every=1")
+        settings = [word for each in words for word in ("--set", each)]
+        done = opframe("run", experiment, "--nproc", processes, *settings)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        runs[strategy] = [line["relative_l2"] for line in lines if line["kind"] == "train"]
+    assert runs["fsdp"] == pytest.approx(runs["ddp"], rel=1e-2)  # singular vectors are found in bfloat16

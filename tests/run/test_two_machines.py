@@ -103,7 +103,7 @@ def test_a_process_that_hangs_on_another_machine_is_named_and_all_begin_again(
 ) -> None:
     run, hosts = experiment.parent / "run", experiment.parent / "hosts"
     hosts.write_text(HOSTS)
-    settings = ("trainer.steps=3000", "trainer.log_every=1", "trainer.checkpoint_every=20", "trainer.timeout=8s")
+    settings = ("trainer.steps=800", "trainer.log_every=1", "trainer.checkpoint_every=20", "trainer.timeout=8s")
     words = " ".join(f"--set {each}" for each in settings)
     both = [begin(number, hosts, f"run {experiment} {words} --resume auto", restarts=1) for number in (1, 2)]
     deadline = time.monotonic() + 90
@@ -123,4 +123,4 @@ def test_a_process_that_hangs_on_another_machine_is_named_and_all_begin_again(
     straight = [word for each in settings for word in ("--set", each)]
     done = opframe("run", experiment, "--nproc", 2, *straight, "--set", f"run.folder={run.with_name('one')}")
     assert done.returncode == 0, done.stderr
-    assert_same_training(run, run.with_name("one"), 3000)
+    assert_same_training(run, run.with_name("one"), 800)
