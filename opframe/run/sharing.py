@@ -120,11 +120,14 @@ def _as_the_first_time(block: nn.Module) -> tuple[AbstractContextManager[None], 
 
 def _buffers(block: nn.Module) -> list[dict[str, Tensor]]:
     """Those of each module, without constants, which no checkpoint has."""
-    found = []
-    for module in block.modules():
-        saved = module.state_dict(keep_vars=True).keys()
-        found.append({name: value for name, value in module.named_buffers(recurse=False) if name in saved})
-    return found
+    return [
+        {
+            name: value
+            for name, value in module.named_buffers(recurse=False)
+            if name not in module._non_persistent_buffers_set  # its state_dict would gather the shards of its weights
+        }
+        for module in block.modules()
+    ]
 
 
 def _put(block: nn.Module, buffers: list[dict[str, Tensor]]) -> None:

@@ -127,7 +127,7 @@ def wait_until_gone(processes: list[int]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_processes_that_look_at_data_end_with_the_one_that_asks_them_to(experiment: Path, whole_group: bool) -> None:
-    phase = Phase(slow="opframe.tools.audit:examine", how="in_a_library")
+    phase = Phase(slow="opframe.tools.health:examine", how="in_a_library")
     process = start(experiment, phase, "data", "check", "--jobs", "2")
     wait_until_reached(experiment, process)
     helpers = children(process)
