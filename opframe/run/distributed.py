@@ -55,7 +55,7 @@ def assumed(wanted: str) -> Processes:
 def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
     """Run this command line in several processes, as torchrun would; returns the exit code of the first to fail.
 
-    A signal is passed on to them, and they end as one would. What `quiet` ones say of their progress is not shown.
+    That of a mistake goes before any other. A signal is passed on to them, and they end as one would. What `quiet` ones say of their progress is not shown.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     logging.disable(logging.ERROR)  # the processes speak for themselves
@@ -75,6 +75,8 @@ def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
         with logs, left_alone(), _waking_children():
             elastic_launch(config, sys.executable)("-m", "opframe", *words)
     except ChildFailedError as error:
+        if MISTAKE in [failure.exitcode for failure in error.failures.values()]:
+            return MISTAKE  # whatever became of the others, who may have ended in the midst of something
         code = error.get_first_failure()[1].exitcode
         return exit_code(-code) if code < 0 else code
     except SignalException as error:  # the processes have been told, and have ended
