@@ -55,7 +55,8 @@ def assumed(wanted: str) -> Processes:
 def launch(words: Sequence[str], processes: int, quiet: bool = False) -> int:
     """Run this command line in several processes, as torchrun would; returns the exit code of the first to fail.
 
-    That of a mistake goes before any other. A signal is passed on to them, and they end as one would. What `quiet` ones say of their progress is not shown.
+    That of a mistake goes before any other. A signal is passed on to them, and they end as one would. What `quiet` ones
+    say of their progress is not shown.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     logging.disable(logging.ERROR)  # the processes speak for themselves
