@@ -20,6 +20,7 @@ from opframe.mixture.conditions import unknown_conditions
 from opframe.mixture.rollout import model_forecast
 from opframe.processes import Processes
 from opframe.run.checkpoint import Checkpoints
+from opframe.run.step import Step
 from opframe.run.trainer import Trainer
 from opframe_autoregressive import PUBLISHED_NOISE, RelativeL2
 from opframe_optimizers import Adam, Constant
@@ -51,12 +52,16 @@ def trainer_of(network: nn.Module, fields: Fields, bfloat16: bool = False) -> Tr
     processes = Processes(rank=0, count=1, device=torch.device("cpu"))
     optimizer = build_optimizer(Adam(learning_rate=LEARNING_RATE), [{"params": list(network.parameters())}])
     evaluator = Evaluator(sources=(), zero_shot=(), fields=fields, processes=processes, batch_size=1, bfloat16=bfloat16)
-    return Trainer(
+    step = Step(
         settings=settings,
         backbone=network,
         loss=build_loss(RelativeL2(penalty_weight=BALANCE), fields),
         optimizer=optimizer,
         schedule=build_schedule(Constant(), optimizer, settings.steps),
+        processes=processes,
+    )
+    return Trainer(
+        now=step,
         checkpoints=Checkpoints(Path("never-written"), settings.keep, processes),
         evaluator=evaluator,
     )

@@ -25,6 +25,7 @@ from opframe.processes import Processes
 from opframe.run import assembly
 from opframe.run.checkpoint import Checkpoints
 from opframe.run.parameters import training_mode
+from opframe.run.step import Step
 from opframe.run.trainer import Trainer
 from opframe_registry import Batch, Dataset
 
@@ -98,12 +99,16 @@ def _trainer(experiment: Experiment, sources: assembly.Sources, processes: Proce
     training_mode(backbone)
     optimizer = assembly.build_optimizer(experiment, backbone)
     settings = experiment.trainer
-    return Trainer(
+    step = Step(
         settings=settings,
         backbone=backbone,
         loss=assembly.build_loss(experiment, sources.fields),
         optimizer=optimizer,
         schedule=assembly.build_schedule(experiment, optimizer),
+        processes=processes,
+    )
+    return Trainer(
+        now=step,
         checkpoints=Checkpoints(folder, settings.keep, processes),
         evaluator=Evaluator(
             sources=sources.test,

@@ -28,6 +28,7 @@ from opframe.run.loggers import Loggers
 from opframe.run.place import Place
 from opframe.run.setbacks import NAME, Setbacks, order_seed, windows_of
 from opframe.run.sharing import share
+from opframe.run.step import Step
 from opframe.run.trainer import Trainer
 from opframe.run.watching import Watch
 from opframe.weights.checkpoints import CheckpointRecord, read_record
@@ -77,22 +78,26 @@ class Course:
         resumes = checkpoints.latest() is not None
         torch.manual_seed(experiment.run.seed + processes.rank)
         callbacks, record = self._restored(checkpoints, optimizer, schedule)
-        trainer = Trainer(
+        step = Step(
             settings=settings,
             backbone=self.backbone,
             loss=assembly.build_loss(experiment, self.sources.fields),
             optimizer=optimizer,
             schedule=schedule,
+            processes=processes,
+            watch=self._watch(),
+            batch_size=experiment.data.batch_size,
+        )
+        trainer = Trainer(
+            now=step,
             checkpoints=checkpoints,
             evaluator=limited,
-            batch_size=experiment.data.batch_size,
             seed=experiment.run.seed,
             step=record.step,
             stop_at=self._end(record),
             stopped=record.stopped,
             pending=resumes and _pending(record, settings),
             rollbacks=record.rollbacks,
-            watch=self._watch(),
             loggers=self.loggers,
             callbacks=callbacks,
         )

@@ -36,7 +36,7 @@ class Step:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     processes: Processes
-    watch: Watch
+    watch: Watch = field(factory=Watch)
     batch_size: int | None = None
     losses: dict[str, Tensor] = field(factory=dict, init=False)
     norm: Tensor = field(factory=lambda: torch.zeros(()), init=False)

@@ -27,31 +27,23 @@ from opframe.run.setbacks import Setbacks
 from opframe.run.sharing import same_buffers, whole_weights
 from opframe.run.step import Step
 from opframe.run.upcoming import Upcoming
-from opframe.run.watching import Watch
 from opframe.signals import Interrupted, deferred
 from opframe.weights.checkpoints import CheckpointRecord
-from opframe_registry import Batch, DataError, LossFunction, OpframeError, PluginError, RunError
+from opframe_registry import Batch, DataError, OpframeError, PluginError, RunError
 
 
 @define(kw_only=True)
 class Trainer:
-    """Trains one backbone from `step` to the last one; everything it needs is given, already built.
-
-    `batch_size` is that of the global batch, of which every process has a share (None: they are all equal).
+    """Trains one backbone from `step` to the last one by what is to be done in each, `now`; all is given already built.
 
     It is what callbacks see as `Training`. `stopped` says why training was ended for good before it resumes,
     `pending` that the evaluation which is due at the step it resumes from is still to be made, and `rollbacks` how
     often it has gone back to a checkpoint.
     """
 
-    settings: Settings
-    backbone: nn.Module
-    loss: LossFunction
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    now: Step
     checkpoints: Checkpoints
     evaluator: Evaluator
-    batch_size: int | None = None
     seed: int = 0
     step: int = 0
     stop_at: int = field(default=Factory(lambda self: self.settings.steps, takes_self=True))
@@ -59,7 +51,6 @@ class Trainer:
     pending: bool = False
     rollbacks: int = 0
     setbacks: Setbacks | None = None
-    watch: Watch = field(factory=Watch)
     loggers: Loggers = field(factory=Loggers)
     callbacks: Callbacks = field(factory=Callbacks)
     bar: Bar = field(factory=Bar.hidden)
@@ -67,7 +58,6 @@ class Trainer:
     """What in the data of some steps may explain a loss that is not finite, in words."""
     _checked: int = field(default=0, init=False)
     _end: Ending = field(init=False)
-    _now: Step = field(init=False)
     _entries: Entries = field(init=False)
     _saved: int = field(default=-1, init=False)
     _skip: str | None = field(default=None, init=False)
@@ -77,32 +67,34 @@ class Trainer:
     def _ending(self) -> Ending:
         return Ending(processes=self.processes, stopped=self.stopped)
 
-    @_now.default
-    def _step(self) -> Step:
-        return Step(
-            settings=self.settings,
-            backbone=self.backbone,
-            loss=self.loss,
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            processes=self.processes,
-            watch=self.watch,
-            batch_size=self.batch_size,
-        )
-
     @_entries.default
     def _all_entries(self) -> Entries:
-        return Entries(of=self._now, loggers=self.loggers)
+        return Entries(of=self.now, loggers=self.loggers)
 
     @property
     def losses(self) -> Mapping[str, Tensor]:
         """Those of the last step, on the device, of this process's share of the batch."""
-        return self._now.losses
+        return self.now.losses
+
+    @property
+    def settings(self) -> Settings:
+        """The trainer's, of the experiment."""
+        return self.now.settings
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network."""
+        return self.now.backbone
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What changes its weights."""
+        return self.now.optimizer
 
     @property
     def processes(self) -> Processes:
         """Those that train together."""
-        return self.evaluator.processes
+        return self.now.processes
 
     @property
     def steps(self) -> int:
@@ -131,7 +123,7 @@ class Trainer:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over the global batch of what each process has of its share."""
-        return self.processes.sum(value * self._now.weight) / self.processes.count
+        return self.processes.sum(value * self.now.weight) / self.processes.count
 
     def say(self, words: str) -> None:
         """Say a line to the person."""
@@ -144,7 +136,7 @@ class Trainer:
         self.step, self.callbacks = step, callbacks
         self.rollbacks += 1
         self._end = Ending(processes=self.processes)
-        self._now.begin_anew()
+        self.now.begin_anew()
 
     def train(self, batches: Iterator[Batch]) -> Outcome:
         """Train until the last step, a signal, a callback's word, or `stop_at`; the last state is always saved.
@@ -208,7 +200,7 @@ class Trainer:
             raise
 
     def _next(self, upcoming: Upcoming) -> Batch | None:
-        with self._saved_first(), self._end.interruptible(), self.watch.waiting():
+        with self._saved_first(), self._end.interruptible(), self.now.watch.waiting():
             batch = upcoming.take()
             self._end.error = upcoming.error
             return batch
@@ -249,12 +241,12 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> None:
         """One optimizer step on this process's share of a global batch."""
-        self._now.compute(batch)
+        self.now.compute(batch)
         self._skip = None
         for call in self.callbacks.after_backward:
             call(self)
         left_out = bool(self.callbacks.after_backward) and self.processes.any(self._skip is not None)
-        self._now.apply(leave_out=left_out)
+        self.now.apply(leave_out=left_out)
         if left_out:
             self._write_down(self.processes.first_words(self._skip or ""))
         self.step += 1
@@ -295,7 +287,7 @@ class Trainer:
         begun = time.monotonic()
         self._check_finite()
         same_buffers(self.backbone, self.processes)  # which a checkpoint has once
-        state = collect_state(self.backbone, self.optimizer, self.schedule, self.step, self.processes.rank)
+        state = collect_state(self.backbone, self.optimizer, self.now.schedule, self.step, self.processes.rank)
         callbacks = self.callbacks.state()
         record = CheckpointRecord(
             step=self.step,
@@ -309,7 +301,7 @@ class Trainer:
         everything = state | collect_callbacks(callbacks, self.processes.leads)
         self.checkpoints.save(everything, record, background=self.settings.save == "background")
         self._saved = self.step
-        self.watch.stall = time.monotonic() - begun
+        self.now.watch.stall = time.monotonic() - begun
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -320,13 +312,13 @@ class Trainer:
         if not self._due(self.settings.log_every):
             return
         self._check_finite()
-        self.watch.saving, self.checkpoints.seconds = self.checkpoints.seconds, None
+        self.now.watch.saving, self.checkpoints.seconds = self.checkpoints.seconds, None
         if remark := self._entries.enter(self.step, self.bar):
             self.say(remark)
 
     def _check_finite(self) -> None:
         """Raises RunError, in the leading process, where a loss or a gradient of any process is not finite."""
-        now = self._now
+        now = self.now
         if not now.broken():
             self._checked = self.step
             return

@@ -15,24 +15,20 @@ _VARIANCE = 1e-7  # added to a variance, as The Well does
 
 def relative_l2(prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metadata) -> Mapping[str, Tensor]:
     """‖prediction − truth‖ / ‖truth‖ per channel, as the DPOT protocol measures it: (B, T) by frame, (B,) of all."""
-    space, mask = tuple(range(3, truth.ndim)), mask.expand(*mask.shape[:2], *truth.shape[2:])
-    difference = _at(mask, prediction - truth).square().sum(space)
-    size = _at(mask, truth).square().sum(space)
-    counted = mask.flatten(3).any(3)
+    of = Points(prediction, truth, mask)
+    difference, size = (values.square().sum(of.space) for values in (of.error, of.truth))
     frames = difference.sqrt() / (size.sqrt() + _TINY)
     rollout = difference.sum(1).sqrt() / (size.sum(1).sqrt() + _TINY)
     return {
-        "relative_l2": over_channels(frames, counted),
-        "relative_l2_rollout": over_channels(rollout, counted.any(1)),
+        "relative_l2": over_channels(frames, of.there),
+        "relative_l2_rollout": over_channels(rollout, of.there.any(1)),
     }
 
 
 def rmse(prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metadata) -> Mapping[str, Tensor]:
     """The root of the mean square of the error, per channel, over the points that count: (B, T)."""
-    space, mask = tuple(range(3, truth.ndim)), mask.expand(*mask.shape[:2], *truth.shape[2:])
-    squares = _at(mask, prediction - truth).square().sum(space)
-    points = mask.sum(space)
-    return {"rmse": over_channels((squares / points.clamp(min=1)).sqrt(), points > 0)}
+    of = Points(prediction, truth, mask)
+    return {"rmse": over_channels(of.mean_square(of.error).sqrt(), of.there)}
 
 
 def nrmse(prediction: Tensor, truth: Tensor, mask: Tensor, metadata: Metadata) -> Mapping[str, Tensor]:
@@ -91,7 +87,7 @@ class Points:
 
 def _at(mask: Tensor, values: Tensor) -> Tensor:
     """The values where they count, and 0 elsewhere, whatever stands there."""
-    return torch.where(mask != 0, values, 0.0)
+    return torch.where(mask, values, 0.0)
 
 
 def over_channels(values: Tensor, counted: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from opframe_optimizers.by_group import ByGroup
 
-class LambOptimizer(torch.optim.Optimizer):
+
+class LambOptimizer(ByGroup):
     """For every weight tensor w with gradient g, and step number t from 1 on (arXiv 1904.00962, algorithm 2):
 
         m ← β₁ m + (1 − β₁) g               v ← β₂ v + (1 − β₂) g²
@@ -35,18 +37,11 @@ class LambOptimizer(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults | {"bounds": bounds, "debias": debias})
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Change every weight that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        with torch.no_grad():
-            for group in self.param_groups:
-                for weight in group["params"]:
-                    if weight.grad is not None:
-                        self._change(weight, weight.grad, group)
-        return loss
+    def change(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of all of them."""
+        for weight in weights:
+            if weight.grad is not None:
+                self._change(weight, weight.grad, group)
 
     def _change(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw
 
+from opframe_optimizers.by_group import ByGroup
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 _TINY = 1e-7
 
 
-class MuonOptimizer(torch.optim.Optimizer):
+class MuonOptimizer(ByGroup):
     """For every matrix W (O, I) with gradient G (K. Jordan et al., 2024):
 
         B ← μ B + (1 − μ) G                O = NS(μ B + (1 − μ) G)
@@ -40,20 +42,12 @@ class MuonOptimizer(torch.optim.Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults | {"scale": scale})
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Change every weight that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        with torch.no_grad():
-            for group in self.param_groups:
-                weights = [weight for weight in group["params"] if weight.grad is not None]
-                for weight in weights:
-                    if is_matrix(weight):
-                        self._change(weight, group)
-                self._change_others([weight for weight in weights if not is_matrix(weight)], group)
-        return loss
+    def change(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of all of them."""
+        for weight in weights:
+            if is_matrix(weight):
+                self._change(weight, group)
+        self._change_others([weight for weight in weights if not is_matrix(weight)], group)
 
     def _change(self, weight: Tensor, group: dict[str, Any]) -> None:
         state, momentum = self.state[weight], group["momentum"]
