@@ -28,11 +28,12 @@ def _checkpoints(arguments: argparse.Namespace) -> int:
     from opframe.files.location import is_local, local_path
     from opframe.files.retries import redacted
     from opframe.run.copy import copied, fetch
-    from opframe.run.lock import holder
+    from opframe.run.lock import holder, locked
     from opframe.weights.checkpoint_list import summaries
 
     if arguments.to is not None:
-        said = fetch(arguments.run, arguments.to)
+        with locked(arguments.to):
+            said = fetch(arguments.run, arguments.to)
         if not said:
             raise RunError(f"{redacted(arguments.run)}: there is no checkpoint that {arguments.to} has not")
         print("\n".join(said))

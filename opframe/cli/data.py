@@ -134,12 +134,14 @@ def _check(arguments: argparse.Namespace) -> int:
     console, folder = Console(), arguments.out
     if (arguments.shard or arguments.merge) and folder is None:
         raise ConfigError(f"{'--shard' if arguments.shard else '--merge'} needs --out FOLDER, the same for all shards")
+    if arguments.jobs and (arguments.dask or arguments.merge):
+        raise ConfigError(f"--jobs does not go with {'--dask' if arguments.dask else '--merge'}; leave it out")
     parts, _ = _parts(arguments, console)
     total = len(tasks_of(parts))
     if arguments.shard:
         share = len(arguments.shard.share(range(total)))
-        with Bar(console, "checking", share) as bar:
-            audit_shards.look_at_share(parts, arguments.shard, folder, bar)
+        with Bar(console, "checking", share) as bar, _pool(arguments, min(arguments.jobs or 1, share)) as pool:
+            audit_shards.look_at_share(parts, arguments.shard, folder, pool, bar)
         done = f"shard {arguments.shard}: {counted(share, 'trajectory')} of {total} looked at"
         console.print(f"{done}; --merge says what was found", highlight=False, soft_wrap=True)
         return 0

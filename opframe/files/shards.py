@@ -48,7 +48,7 @@ class Shard:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             return dict(record["found"]) if record["of"] == of else None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: cannot be read ({error}); delete it and do shard {self} again") from error

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -64,15 +65,11 @@ class Statistics:
             if found != path:  # from now on they are known to be of the files that are there now
                 os.replace(found, path)
             return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with made_once(path):
-                if not path.exists():
-                    state = self._learnt(progress, summaries)
-                    record = {"state": state, "channels": self.source.metadata.channels, "of": identity}
-                    write_atomically(path, json.dumps(record, indent=1))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
+        with _written(path), made_once(path):
+            if not path.exists():
+                state = self._learnt(progress, summaries)
+                record = {"state": state, "channels": self.source.metadata.channels, "of": identity}
+                write_atomically(path, json.dumps(record, indent=1))
 
     def summarise(self, shard: Shard, progress: Progress) -> None:
         """Look at a part of the pieces, and leave what they say in the cache, unless it is there. Raises DataError."""
@@ -80,8 +77,8 @@ class Statistics:
         if self.known or shard.left(path, path.stem) is not None:
             return
         found = self.summary(list(shard.share(self.pieces())), progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shard.leave(path, path.stem, {name: attrs.asdict(array) for name, array in arrays(found).items()})
+        with _written(path):
+            shard.leave(path, path.stem, _plain(found))
 
     def merge(self, progress: Progress) -> None:
         """Learn of what shards have left. Raises DataError naming those that have not."""
@@ -122,7 +119,7 @@ class Statistics:
                 made.fit(_Pieces(self, progress, self.pieces()))
             else:
                 made.fit_summaries(summaries())
-            return {name: attrs.asdict(array) for name, array in arrays(made.state_dict()).items()}
+            return _plain(made.state_dict())
         except (DataError, ValueError) as error:  # ValueError: of what cannot be kept
             title, said = self.source.title, str(error)
             raise DataError(said if said.startswith(title) else f"{title}: {said}") from error
@@ -170,6 +167,21 @@ class Statistics:
             **({} if normalizer == _FIRST else {"normalizer": normalizer}),
             **({"held_out": held_out} if held_out else {}),
         }
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Raises DataError where the file, or the folder that it is in, cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); set data.cache to a folder with room") from error
+
+
+def _plain(learnt: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Small arrays as files hold them."""
+    return {name: attrs.asdict(array) for name, array in arrays(learnt).items()}
 
 
 def state_of(record: Mapping[str, Any]) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from opframe.weights.checkpoints import (
 from opframe_registry import RunError
 
 _BESIDE = ("config.toml", "model.toml", "environment.json", "data.json", "metrics.jsonl", "left_out.jsonl")
+_GROWING = ("metrics.jsonl", "left_out.jsonl")
+_BEST = "checkpoints/best.json"
 _REPORT = ("report.md", "report.json")
 
 
@@ -72,7 +75,8 @@ class Copy:
         there = place.steps()
         best = read_best(checkpoints)
         found = steps_in(checkpoints)
-        wanted = {*([best.step] if best else []), *found[-1:]}
+        for_good = [step for step in found if self.keep_every is not None and step % self.keep_every == 0]
+        wanted = {*([best.step] if best else []), *for_good, *found[-1:]}
         for step in sorted(wanted - self._copied):
             if step in there and step == found[-1]:
                 place.remove(step)  # of a life before, and perhaps damaged: this one has trained it again
@@ -80,7 +84,7 @@ class Copy:
                 self._put(checkpoint_path(checkpoints, step))
         self._copied |= wanted
         place.put(_those_there(self.folder, _BESIDE))
-        place.put(_those_there(checkpoints, ("best.json",)), "checkpoints/")
+        place.put(_those_there(checkpoints, (Path(_BEST).name,)), "checkpoints/")
         now = place.steps()
         old = superfluous(now, self.keep, self.keep_every, best.step if best else None)
         for step in sorted({*old, *place.begun()} - (set(now) - set(old))):
@@ -116,8 +120,8 @@ def copied(url: str) -> list[Summary]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         names = {step: f"checkpoints/{checkpoint_path(Path(), step).name}" for step in place.begun()}
-        place.get([*(f"{names[step]}/{MARK}" for step in complete), "checkpoints/best.json"], folder)
-        best = _number(folder / "checkpoints/best.json", "step")
+        place.get([*(f"{names[step]}/{MARK}" for step in complete), _BEST], folder)
+        best = _number(folder / _BEST, "step")
         return [
             summary_of(folder / name, place.sizes(name), {"latest": complete[-1:] == [step], "best": step == best})
             for step, name in names.items()
@@ -149,21 +153,40 @@ def fetch(url: str, folder: Path, experiment: Experiment | None = None) -> list[
         _check_experiment(place, experiment)
     said: list[str] = []
     for step in reversed(newer):
-        path = place.get_checkpoint(step, checkpoints)
-        if (wrong := damage(path)) is None:
+        partial = place.get_checkpoint(step, checkpoints)
+        if (wrong := damage(partial)) is None:
             break
         said.append(f"{redacted(url)}: the checkpoint of step {step} is damaged: {wrong}; the one before is tried")
-        shutil.rmtree(path)
+        shutil.rmtree(partial)
     else:
-        return said
-    new = [name for name in _BESIDE if name == "metrics.jsonl" or not (folder / name).exists()]
-    place.get([*new, "checkpoints/best.json"], folder)
-    best = _number(checkpoints / "best.json", "step")
-    if best in place.steps() and not (checkpoint_path(checkpoints, best).exists() or best > step):
-        other = place.get_checkpoint(best, checkpoints)
-        if damage(other) is not None:
-            shutil.rmtree(other)
+        if here:
+            return said
+        raise RunError("\n".join([*said, f"run.copy: no checkpoint at {redacted(url)} is sound"]))
+    _get_beside(place, folder)
+    _get_best(place, checkpoints, before=step)
+    path = partial.rename(checkpoint_path(checkpoints, step))  # last: from now on the run is there
     return [*said, f"{path.name} comes from {redacted(url)}"]
+
+
+def _get_beside(place: Place, folder: Path) -> None:
+    """The small files, each whole or not at all; of what the folder has already, those that grow with a run."""
+    new = [name for name in _BESIDE if name in _GROWING or not (folder / name).exists()]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".copy-") as temporary:
+        place.get([*new, _BEST], Path(temporary))
+        for name in (*new, _BEST):
+            if (brought := Path(temporary) / name).exists():
+                os.replace(brought, folder / name)
+
+
+def _get_best(place: Place, checkpoints: Path, before: int) -> None:
+    step = _number(checkpoints / Path(_BEST).name, "step")
+    if step not in place.steps() or step >= before or checkpoint_path(checkpoints, step).exists():
+        return
+    partial = place.get_checkpoint(step, checkpoints)
+    if damage(partial) is None:
+        partial.rename(checkpoint_path(checkpoints, step))
+    else:
+        shutil.rmtree(partial)
 
 
 def _check_experiment(place: Place, experiment: Experiment) -> None:

@@ -48,7 +48,7 @@ class Place:
                     filesystem.get_file(f"{root}/{name}", str(folder / name))
 
     def get_checkpoint(self, step: int, folder: Path) -> Path:
-        """Bring a checkpoint into a folder of checkpoints, whole or not at all. Raises RunError."""
+        """Bring a checkpoint into a folder of checkpoints, under another name, which it returns. Raises RunError."""
         final = checkpoint_path(folder, step)
         partial = final.with_name(f"{final.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -56,7 +56,7 @@ class Place:
         with self._said("read") as (filesystem, root):
             for path in filesystem.ls(f"{root}/checkpoints/{final.name}", detail=False):
                 filesystem.get_file(path, str(partial / Path(path).name))
-        return partial.rename(final)
+        return partial
 
     def put(self, files: Sequence[Path], below: str = "") -> None:
         """Write files; each is the old one or the new one. Raises RunError."""

@@ -15,18 +15,23 @@ from opframe.mixture.moments import Moments
 from opframe.tools.audit import Audit, Course, Finding, look, tasks_of, together
 from opframe.tools.packed import digest
 from opframe.tools.selection import Part
+from opframe.tools.work import Pool
+from opframe_registry import DataError
 
 NAME = "check.json"
 
 
-def look_at_share(parts: Sequence[Part], shard: Shard, folder: Path, bar: Bar) -> int:
-    """Look at a part of the trajectories, unless that is done; returns how many there are in it."""
-    tasks = list(shard.share(tasks_of(parts)))
+def look_at_share(parts: Sequence[Part], shard: Shard, folder: Path, pool: Pool | None, bar: Bar) -> None:
+    """Look at a part of the trajectories, unless that is done. Raises DataError where the folder cannot be written."""
     path, of = folder / NAME, _identity(parts)
-    if shard.left(path, of) is None:
+    if shard.left(path, of) is not None:
+        return
+    audits = look(parts, shard.share(tasks_of(parts)), pool, bar)
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        shard.leave(path, of, {str(place): _record(found) for place, found in enumerate(look(parts, tasks, None, bar))})
-    return len(tasks)
+        shard.leave(path, of, {str(place): _record(found) for place, found in enumerate(audits)})
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error})") from error
 
 
 def merged(parts: Sequence[Part], folder: Path) -> list[Audit]:

@@ -67,8 +67,12 @@ def pack_share(packing: Packing, shard: Shard, console: Console) -> bool:
         _write(packing, numbers, None, console)
         found = _verify(packing, packing.partial, numbers, None, console)
         _check_unchanged(packing, made_from)
-        checksums = [packed.checksums(packing.partial)[number].tobytes().hex() for number in numbers]
-        record = {"numbers": [*numbers], "checksums": checksums, "moments": found and found.record()}
+        checksums = packed.checksums(packing.partial)
+        record = {
+            "numbers": [*numbers],
+            "checksums": [checksums[number].tobytes().hex() for number in numbers],
+            "moments": found and found.record(),
+        }
         shard.leave(packing.partial, _tells(packing, made_from), record)
         return True
 

@@ -58,7 +58,7 @@ def processes(count: int) -> Iterator[Pool | None]:
     Processes, not threads: HDF5 decompresses under one lock. They are spawned, as open HDF5 files do not survive a
     fork.
     """
-    if count == 1:
+    if count <= 1:
         yield None
         return
     spawn = multiprocessing.get_context("spawn")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -65,8 +66,22 @@ class Points:
         self.mask = (mask != 0).expand(*mask.shape[:2], *truth.shape[2:])
         self.points = self.mask.sum(self.space)
         self.there = self.points > 0
-        self.prediction, self.truth = _at(self.mask, prediction), _at(self.mask, truth)
-        self.error = self.prediction - self.truth
+        self._given = prediction, truth
+
+    @cached_property
+    def prediction(self) -> Tensor:
+        """The predicted values."""
+        return _at(self.mask, self._given[0])
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """The true values."""
+        return _at(self.mask, self._given[1])
+
+    @cached_property
+    def error(self) -> Tensor:
+        """Their difference."""
+        return _at(self.mask, self._given[0] - self._given[1])
 
     def mean(self, values: Tensor) -> Tensor:
         """Over the points that count."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import fsspec
@@ -12,6 +13,7 @@ import torch
 
 from conftest import Command
 from opframe.run.place import Place
+from opframe.weights.checkpoints import steps_in
 from opframe_registry import RunError
 from servers import Bucket
 from support import saved_state
@@ -89,6 +91,36 @@ def test_a_damaged_copy_is_said_and_the_one_before_used(experiment: Path, cli: C
     shutil.rmtree(run)
     assert cli("checkpoints", place, "--to", run).code == 0
     same_weights(straight, run)
+
+
+def test_what_is_kept_for_good_is_copied_and_what_is_brought_back_is_there_last(
+    experiment: Path, cli: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, run = experiment.parent / "copy", experiment.parent / "run"
+    settings = (f"run.copy={place}", "trainer.keep=1", "trainer.keep_every=6")
+    assert cli(*words(experiment, run, *settings)).code == 0
+    assert {6, 12} <= set(Place(str(place)).steps())
+    assert steps_in(run / "checkpoints") == Place(str(place)).steps()
+    shutil.rmtree(run)
+    get = Place.get
+
+    def failing(self: Place, names: Sequence[str], folder: Path) -> None:
+        if "metrics.jsonl" in names:
+            raise RunError("run.copy: the place is away")
+        get(self, names, folder)
+
+    monkeypatch.setattr(Place, "get", failing)
+    held = cli(*words(experiment, run, *settings, "--resume"))
+    assert (held.code, "the place is away" in held.errors) == (2, True)
+    assert steps_in(run / "checkpoints") == []
+    monkeypatch.undo()
+    assert cli("checkpoints", place, "--to", run).code == 0
+    assert steps_in(run / "checkpoints")[-1] == 12
+    assert not [path for path in run.rglob("*") if path.name.startswith(".copy") or path.suffix == ".partial"]
+    for mark in (place / "checkpoints").glob("step-*/mark.json"):
+        mark.write_text("{}")
+    none = cli("checkpoints", place, "--to", experiment.parent / "none")
+    assert (none.code, "is sound" in none.errors, "Traceback" in none.errors) == (2, True, False)
 
 
 def test_what_goes_wrong_with_a_copy_is_said_and_training_goes_on(

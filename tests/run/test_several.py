@@ -8,8 +8,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from conftest import Command
+from opframe.run.distributed import launch
 from support import assert_same_training
 
 
@@ -51,3 +53,21 @@ def test_a_timeout_that_is_no_duration_is_named(experiment: Path, opframe: Comma
     refused = opframe("check", experiment, "--set", f'trainer.timeout="{timeout}"')
     assert refused.returncode == 2
     assert f"trainer: timeout = '{timeout}' is no duration; write it as 11h50m, 90m or 2d" in refused.stderr
+
+
+@pytest.mark.parametrize(("codes", "expected"), [((-6, 2), 2), ((2, 1), 2), ((1, -9), 1), ((-9, 1), 137)])
+def test_a_mistake_of_one_process_goes_before_how_the_others_end(
+    codes: tuple[int, int], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = {
+        rank: ProcessFailure(local_rank=rank, pid=1, exitcode=code, error_file="none")
+        for rank, code in enumerate(codes)
+    }
+    for failure in failures.values():
+        failure.timestamp = int(failure.local_rank)  # the first of them ended first
+
+    def failing(*words: object) -> object:
+        raise ChildFailedError("train", failures)
+
+    monkeypatch.setattr("opframe.run.distributed.elastic_launch", lambda *words: failing)
+    assert launch(["run"], 2) == expected
