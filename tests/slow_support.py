@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class Phase:
     step: int | None = None
 
 
-def start(experiment: Path, phase: Phase, *words: str) -> subprocess.Popen[str]:
-    """A run, or another command, of which a phase takes a minute."""
+def start(experiment: Path, phase: Phase, *words: str, torchrun: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A run, or another command, of which a phase takes a minute; started by torchrun where it has words of its own."""
     settings = [word for option in phase.options for word in ("--set", option)]
     slow = {
         "SLOW": phase.slow,
@@ -36,7 +37,8 @@ def start(experiment: Path, phase: Phase, *words: str) -> subprocess.Popen[str]:
         "PYTHONPATH": str(SLOW),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "opframe", *(words or ("run",)), str(experiment), *settings]
+    launcher = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
+    command = [sys.executable, *launcher, "-m", "opframe", *(words or ("run",)), str(experiment), *settings]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env={**os.environ, **slow}, start_new_session=True, **streams)
 

@@ -27,8 +27,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from opframe.config.settings import Trainer
 from opframe.processes import ElsewhereError, Processes, is_of_another
+from opframe.run.lives import of_this_life
 from opframe.run.memory import keep_freed_memory
-from opframe.run.peers import MISTAKE, Peers
+from opframe.run.peers import LOST, MISTAKE, Peers
 from opframe.signals import SIGNALS, exit_code, left_alone
 from opframe_registry import OpframeError, RunError, seconds
 
@@ -132,6 +133,11 @@ def joined(settings: Trainer) -> Iterator[Processes]:
         return
     _end_with_launcher()
     store, rank, count = next(rendezvous("env://"))
+    try:
+        store = of_this_life(store, rank, count, seconds(settings.timeout))
+    except TimeoutError as error:  # one hangs before anybody knows it
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(LOST)
     peers = Peers(store, rank, count, seconds(settings.timeout), settings.timeout)
     questions = _begin_group(store, rank, count, device, seconds(settings.timeout))
     try:

@@ -304,7 +304,7 @@ def _ranks(process: Any) -> list[int]:
 
 
 def several_processes(bench: Bench, number: int) -> Outcome:
-    """One of two processes is killed or stopped, or their launcher is: by themselves or by hand, they go on."""
+    """One of two processes is killed or stopped, or their launcher is; by us, by torchrun or by hand they go on."""
     options = ("trainer.checkpoint_every=2", "trainer.timeout=10s", "trainer.log_every=1")
     reference = bench.folder / "two-processes"
     away = Phase(slow="opframe.run.job:write_report", after=9, options=(*options, f"run.folder={reference}"))
@@ -315,11 +315,15 @@ def several_processes(bench: Bench, number: int) -> Outcome:
     for reached in bench.experiment.parent.glob("reached.*"):
         reached.unlink()
     phase = Phase(slow="opframe.mixture.loading:Windows.batch", how="briefly", after=3 + number % 4, options=mine)
-    process = start(bench.experiment, phase, "run", "--nproc", "2", "--restarts", "1")
+    if number % 6 >= 4:
+        torchrun = ("--nproc-per-node", "2", "--max-restarts", "1")
+        process = start(bench.experiment, phase, "run", "--resume", "auto", torchrun=torchrun)
+    else:
+        process = start(bench.experiment, phase, "run", "--nproc", "2", "--restarts", "1")
     wait_until_reached(bench.experiment, process, ranks=2)
     victims = _ranks(process)
     begun = time.monotonic()
-    if number % 4 == 3:
+    if number % 6 == 3:
         process.kill()
         process.communicate()
         while any(Path(f"/proc/{victim}").exists() for victim in victims):
@@ -327,8 +331,8 @@ def several_processes(bench: Bench, number: int) -> Outcome:
         again = Phase(slow="opframe.run.job:write_report", after=9, options=mine)
         process = start(bench.experiment, again, "run", "--nproc", "2", "--resume", "auto")
     else:
-        how = (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM)[number % 4]
-        os.kill(victims[number % 2], how)
+        how = {1: signal.SIGSTOP, 2: signal.SIGTERM, 5: signal.SIGSTOP}.get(number % 6, signal.SIGKILL)
+        os.kill(victims[number // 6 % 2], how)
         if how == signal.SIGTERM:  # all are asked to end, and save
             process.communicate(timeout=180)
             again = Phase(slow="opframe.run.job:write_report", after=9, options=mine)
@@ -336,7 +340,7 @@ def several_processes(bench: Bench, number: int) -> Outcome:
     _, errors = process.communicate(timeout=180)
     seconds = time.monotonic() - begun
     if process.returncode != 0 or "Traceback" in errors:
-        return Outcome(survived=False, equal=False, wrong=f"exit {process.returncode}: {errors[-300:]}")
+        return Outcome(survived=False, equal=False, wrong=f"exit {process.returncode}: {errors[:3000]}")
     last = "step-00000008"
     one, two = (read_checkpoint(folder / "checkpoints" / last) for folder in (run, reference))
     equal = all(torch.equal(one[name], two[name]) for name in one)
@@ -378,7 +382,7 @@ KINDS: dict[str, tuple[Kind, int, int]] = {
     "stopped three times": (resumed_again_and_again, 8, 0),
     "killed twice, saving in the background": (killed_twice, 12, 1),
     "a server fails": (failing_servers, 12, 1),
-    "one of several processes": (several_processes, 12, 0),
+    "one of several processes": (several_processes, 18, 0),
 }
 """What is done, how often in the whole campaign, and how often in its short form."""
 

@@ -196,7 +196,7 @@ def test_a_process_that_is_stopped_hears_of_the_end_and_saves(experiment: Path) 
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to find processes in")
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.fault), signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_run_begins_again_where_one_of_its_processes_dies_or_hangs_and_has_the_same_weights(
     experiment: Path, number: signal.Signals
 ) -> None:
