@@ -17,7 +17,8 @@ def of_this_life(store: Store, rank: int, count: int, timeout: float) -> Store:
 
     What those of an earlier life have left is never taken for what is said now. Counting lives would not do, as a
     process may end before it counts. So each says a name that it makes up; the first one repeats all names until every
-    process has found its own among them, and its own name is that of the life. Raises TimeoutError where some do not come.
+    process has found its own among them, and its own name is that of the life. Raises TimeoutError where some do not
+    come.
     """
     mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout
     store.set(f"opframe/joins {rank}", mine)
